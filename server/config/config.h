@@ -13,7 +13,7 @@ namespace turbokv {
 
 struct ServerConfig {
   std::string listen = "0.0.0.0:7070";
-  std::string metrics_listen = "0.0.0.0:9090";
+  std::string metrics_listen = "0.0.0.0:7071";
   size_t memory_bytes = size_t{4} << 30;  // pool budget
   size_t slab_bytes = 0;                  // 0: chosen from memory
   int encode_threads = 0;                 // 0: one a core

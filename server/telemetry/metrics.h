@@ -31,7 +31,7 @@ class Metrics {
   Metrics();
   ~Metrics();
 
-  // Serves /metrics on `address` ("0.0.0.0:9090"). UNAVAILABLE names the address when it is taken.
+  // Serves /metrics on `address` ("0.0.0.0:7071"). UNAVAILABLE names the address when it is taken.
   absl::Status Serve(const std::string& address);
   // Port in use, e.g. after serving port 0. Precondition: Serve returned OK.
   int port() const;

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# All tests: release, lint, AddressSanitizer + UndefinedBehaviorSanitizer, ThreadSanitizer, fuzzing.
+#   scripts/test.sh [--no-install] [--quick]
+# --quick runs the release tests only.
+source "$(dirname "$0")/common.sh"
+
+install=true
+quick=false
+for argument in "$@"; do
+  case "$argument" in
+    --no-install) install=false ;;
+    --quick) quick=true ;;
+    -h | --help)
+      sed -n '2,4s/^# //p' scripts/test.sh
+      exit 0
+      ;;
+    *) die "unknown option '$argument'; see scripts/test.sh --help" ;;
+  esac
+done
+
+if $install; then scripts/install_dependencies.sh --tests; fi
+export PATH="$PWD/build/tools/usr/bin:$PATH"
+
+# Both sanitizers need the loader to leave them their address ranges.
+export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS="suppressions=$PWD/tests/tsan_suppressions.txt:history_size=4"
+
+run_preset() {  # run_preset PRESET [ctest arguments...]
+  local preset=$1
+  shift
+  scripts/build.sh "$preset"
+  step "Testing preset $preset"
+  ctest --test-dir "build/$preset" --output-on-failure --no-tests=error "$@"
+}
+
+run_preset release
+if ! $quick; then
+  scripts/lint.sh
+  run_preset asan --label-exclude 'slow|bench'
+  run_preset tsan --label-exclude 'slow|bench'
+  scripts/fuzz.sh 20
+  scripts/build.sh cuda
+fi
+step "All tests passed"
