@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 
 namespace turbokv {
@@ -20,12 +21,14 @@ absl::string_view TensorTypeName(TensorType type);  // as in files: "F32"
 struct Tensor {
   TensorType type = TensorType::kF32;
   std::vector<int64_t> shape;
-  absl::Span<const uint8_t> bytes;  // little-endian, row-major; borrowed from the file or the caller
+  absl::Span<const uint8_t>
+      bytes;  // little-endian, row-major; borrowed from the file or the caller
 
   int64_t elements() const;
 };
 
-// An open file (mapped read-only) or a buffer; tensors point into it.
+// An open file (mapped read-only) or a buffer; tensors point into it. A file must not shrink while
+// it is open. Copies share the mapping, and tensors live as long as the last copy.
 class SafetensorsFile {
  public:
   // NOT_FOUND, or INVALID_ARGUMENT "FILE: reason" for anything malformed, truncated or overlapping.
