@@ -14,22 +14,21 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/format/page_header.h"
+#include "kernels/format/tensor_sections.h"
 
 namespace turbokv {
 
 // Bytes of one block of 128 values. INVALID_ARGUMENT unless turbo2, turbo3 or turbo4.
 absl::StatusOr<size_t> LlamaBlockBytes(Codec codec);
 
-// Which of the page's tensors a call converts.
-enum class PageTensor : uint8_t { kK, kV };
-
 // Writes the blocks of one KV head: [header.tokens][head_dim / 128] blocks, token-major.
-// INVALID_ARGUMENT: codec, head_dim, K mean, or the size of `blocks`.
+// INVALID_ARGUMENT: codec, head_dim, K mean, kv_head, the size of `blocks`, or a scale that leaves
+// the range of fp16 once the page's exponent is applied.
 absl::Status PageToLlamaBlocks(const PageView& page, PageTensor tensor, int kv_head,
                                absl::Span<uint8_t> blocks);
 
 // The reverse, into the slice of a page under construction (SealPage it afterwards). `slice` holds
-// layout.slice_bytes bytes whose sections of this tensor are zero.
+// layout.slice_bytes bytes whose sections of this tensor are zero. The page's exponent is 0.
 absl::Status LlamaBlocksToSlice(const PageLayout& layout, PageTensor tensor, int tokens,
                                 absl::Span<const uint8_t> blocks, absl::Span<uint8_t> slice);
 

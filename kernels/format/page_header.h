@@ -39,7 +39,7 @@ struct PageHeader {
   int16_t v_exponent = 0;
   uint16_t reserved0 = 0;
   uint32_t layer = 0;
-  uint32_t generation = 0;  // raised when the page is recoded
+  uint32_t generation = 0;   // raised when the page is recoded
   uint64_t first_token = 0;  // position of the page's first token in its sequence
   uint64_t spec_id = 0;      // first 8 bytes of the cache spec's fingerprint, little-endian
   // Reserved, zero in version 1: a calibrated basis instead of the Hadamard rotation, a trellis

@@ -1,8 +1,8 @@
 // The order of codes inside a 32 x 32 tile (32 tokens x 32 channels of one head).
 //
-// The tile serves `mma.m16n8k32` (int8) with K or V as the B operand: lane l = 4g + t of a warp owns
-// 32 of the 1024 codes, so a tile of w-bit codes is w 32-bit words a lane, stored as w rows of 32
-// lanes: word r of lane l is the little-endian uint32 at index 32 r + l.
+// The tile serves `mma.m16n8k32` (int8) with K or V as the B operand: lane l = 4g + t of a warp
+// owns 32 of the 1024 codes, so a tile of w-bit codes is w 32-bit words a lane, stored as w rows of
+// 32 lanes: word r of lane l is the little-endian uint32 at index 32 r + l.
 //
 // A lane's codes are numbered j = 8 n + 4 h + i  (n: n-tile 0..3, h: half 0..1, i: 0..3).
 //   K: token   4 (g >> 1) + 2 (n & 1) + (g & 1) + 16 (n >> 1),  channel 16 h + 4 t + i
@@ -54,8 +54,7 @@ constexpr TilePosition PositionInTile(TileKind kind, int token, int channel) {
 // Reads or writes one code. Slow and obvious; the oracle of every packing kernel.
 // `tile` holds TileBytes(code_bits) bytes; PutCode requires the code's bits to be zero before.
 uint32_t GetCode(const uint8_t* tile, int code_bits, NibbleOrder order, TilePosition position);
-void PutCode(uint8_t* tile, int code_bits, NibbleOrder order, TilePosition position,
-             uint32_t code);
+void PutCode(uint8_t* tile, int code_bits, NibbleOrder order, TilePosition position, uint32_t code);
 
 // Byte offset of the tile that holds (token, channel) in a slice's code section.
 constexpr size_t TileOffset(int code_bits, int padded_dim, int token, int channel) {

@@ -9,8 +9,9 @@
 
 namespace turbokv::reference {
 
-// Encodes kv.tokens (1..128) tokens into `page` (layout.page_bytes bytes, any contents) and seals it.
-// INVALID_ARGUMENT: a NaN or infinity, with tensor, token, head and channel; tokens out of range.
+// Encodes kv.tokens (1..128) tokens into `page` (layout.page_bytes bytes, any contents) and seals
+// it. INVALID_ARGUMENT: a NaN or infinity, with tensor, token, head and channel; tokens out of
+// range.
 absl::Status EncodePage(const PageLayout& layout, const PageIdentity& identity, const KvView& kv,
                         absl::Span<uint8_t> page);
 
