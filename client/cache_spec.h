@@ -16,6 +16,9 @@
 namespace turbokv {
 
 inline constexpr int kFormatVersion = 1;
+inline constexpr size_t kMaxSpecTextBytes = 256;  // of model id, revision, adapter and RoPE text
+inline constexpr int kMaxWorldSize = 65536;
+inline constexpr size_t kMaxBlockBytes = size_t{1} << 31;  // pages of 128 tokens in every layer
 
 // 32 bytes of SHA-256.
 using Digest = std::array<uint8_t, 32>;
@@ -44,7 +47,7 @@ struct ResolvedSpec {
                            // rounded to bf16)
   Digest fingerprint;
 
-  uint64_t spec_id() const;  // first 8 bytes of the fingerprint, little-endian
+  uint64_t spec_id() const;        // first 8 bytes of the fingerprint, little-endian
   size_t raw_token_bytes() const;  // K and V of one token of one layer
   size_t block_bytes() const;      // pages of all layers
 };
