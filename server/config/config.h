@@ -22,7 +22,8 @@ struct ServerConfig {
   absl::Duration default_lease = absl::Seconds(30);
   absl::Duration max_lease = absl::Minutes(10);
   absl::Duration drain_timeout = absl::Seconds(20);
-  // A store stream that sends nothing for this long, or a fetch whose client reads nothing, is ended.
+  // A store stream that sends nothing for this long, or a fetch whose client reads nothing, is
+  // ended.
   absl::Duration stall_timeout = absl::Minutes(2);
   double distortion_sample_rate = 1.0 / 64;  // share of encoded pages that are measured
   std::string log_level = "info";            // debug, info, warning, error

@@ -3,7 +3,8 @@
 // Invariants
 //   1. An entry is found by Lookup only after Publish, and Publish happens once: its pages never
 //      change afterwards.
-//   2. An extent is freed when its entry is unlinked (evicted, removed, damaged) and nobody pins it.
+//   2. An extent is freed when its entry is unlinked (evicted, removed, damaged) and nobody pins
+//   it.
 //      A pinned entry is never evicted.
 //   3. Pool bytes never exceed the budget; a reservation that does not fit is refused whole.
 //   4. Entries are evicted whole, least recently used first; a lookup uses children before parents,
@@ -65,6 +66,7 @@ class EntryRef {
 
   explicit operator bool() const { return cache_ != nullptr; }
   const EntryGeometry& geometry() const;
+  // Precondition: layer < geometry().layers(), index < geometry().pages_per_layer.
   absl::Span<const uint8_t> page(int layer, int index = 0) const;
   int tokens() const;  // tail entries: 1..255; blocks: 128
 
@@ -121,25 +123,30 @@ struct CacheUsage {
   size_t index_bytes = 0;
 };
 
+inline constexpr absl::Duration kMaxLeaseLimit = absl::Hours(24);
+
 struct BlockCacheOptions {
   size_t budget_bytes = size_t{4} << 30;
   size_t slab_bytes = 0;  // 0: chosen from the budget; no extent can be larger
   absl::Duration default_lease = absl::Seconds(30);
   absl::Duration max_lease = absl::Minutes(10);
   size_t max_leases = 65536;
+  // Entries held by all leases together; each costs 16 bytes beside the budget.
+  size_t max_leased_entries = size_t{4} << 20;
 };
 
 // Threads: every method may be called from any thread. Destroy after every ref and pending entry.
 class BlockCache {
  public:
   // RESOURCE_EXHAUSTED when the budget cannot be mapped; INVALID_ARGUMENT for nonsense options.
-  // `metrics` (may be null in tests) outlives the cache.
+  // `metrics` (may be null in tests) outlives the cache; hits, misses and evictions are counted
+  // there by the cache itself.
   static absl::StatusOr<std::unique_ptr<BlockCache>> Create(const BlockCacheOptions& options,
                                                             Metrics* metrics);
   ~BlockCache();
 
-  // Extents for all of `requests`, evicting unpinned entries as needed, or none. A request whose key
-  // is present comes back empty. RESOURCE_EXHAUSTED: what is pinned leaves too little room (the
+  // Extents for all of `requests`, evicting unpinned entries as needed, or none. A request whose
+  // key is present comes back empty. RESOURCE_EXHAUSTED: what is pinned leaves too little room (the
   // message has the numbers). INVALID_ARGUMENT: an extent larger than a slab.
   absl::StatusOr<std::vector<PendingEntry>> Reserve(const ClientIdentity& owner,
                                                     absl::Span<const ReserveRequest> requests);
@@ -149,7 +156,7 @@ class BlockCache {
   int64_t Publish(std::vector<PendingEntry> entries);
 
   // The longest prefix of `keys` whose entries are blocks of `spec_fingerprint`, leased; and the
-  // tail, looked for only when every block matched.
+  // tail, looked for only when every block matched. RESOURCE_EXHAUSTED: too many leases are held.
   absl::StatusOr<LookupOutcome> Lookup(const ClientIdentity& owner, const Digest& spec_fingerprint,
                                        absl::Span<const Digest> keys, const Digest* tail_key,
                                        absl::Duration lease);

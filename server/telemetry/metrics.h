@@ -48,7 +48,7 @@ class Metrics {
   void CountLookup(int64_t hit_tokens, int64_t missed_tokens, int64_t hit_bytes,
                    int64_t missed_bytes);
   void CountEviction(int64_t blocks, int64_t bytes);
-  void CountDataLoss();                                          // a page failed its checksum
+  void CountDataLoss();                                            // a page failed its checksum
   void CountRpc(absl::string_view method, absl::StatusCode code);  // every finished call
   void AddActiveStores(int delta);
 

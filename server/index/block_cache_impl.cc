@@ -1,0 +1,332 @@
+#include "server/index/block_cache_impl.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "server/telemetry/metrics.h"
+
+namespace turbokv {
+namespace {
+
+// Entries that one turn with the mutex handles: some tens of microseconds.
+constexpr size_t kBatchEntries = 256;
+constexpr int kMaxTailTokens = 2 * kPageTokens - 1;
+
+}  // namespace
+
+EntryRef BlockCache::Impl::MakeRef(EntryId pinned) const {
+  EntryRef ref;
+  ref.cache_ = cache_;
+  ref.entry_ = pinned;
+  return ref;
+}
+
+absl::Duration BlockCache::Impl::ClampLease(absl::Duration lease) const {
+  if (lease <= absl::ZeroDuration()) lease = options_.default_lease;
+  return std::min(lease, options_.max_lease);
+}
+
+absl::Span<uint8_t> BlockCache::Impl::Page(EntryId id, int layer, int page_of_layer) const {
+  const Entry& entry = HeldEntry(id);
+  const EntryGeometry& geometry = *entry.record->geometry;
+  const size_t page = static_cast<size_t>(layer) * geometry.pages_per_layer + page_of_layer;
+  const size_t begin = geometry.page_offsets_bytes[page];
+  return {index_.Address(entry) + begin, geometry.page_offsets_bytes[page + 1] - begin};
+}
+
+absl::Status BlockCache::Impl::CheckRequests(absl::Span<const ReserveRequest> requests) const {
+  for (const ReserveRequest& request : requests) {
+    const EntryGeometry& geometry = *request.geometry;
+    if (geometry.extent_bytes() == 0 || ExtentClassBytes(geometry.extent_bytes()) > slab_bytes_) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(geometry.kind == EntryKind::kTail ? "tail" : "block", " of ",
+                       geometry.extent_bytes(), " bytes in all layers: must be 1..", slab_bytes_,
+                       " bytes, the server's slab size (setting slab_size)"));
+    }
+    const int max_tokens = geometry.kind == EntryKind::kTail ? kMaxTailTokens : kPageTokens;
+    if (request.tokens < 1 || request.tokens > max_tokens) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("entry of ", request.tokens, " tokens: must be 1..", max_tokens));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<PendingEntry>> BlockCache::Impl::Reserve(
+    const ClientIdentity& owner, absl::Span<const ReserveRequest> requests) {
+  TURBOKV_RETURN_IF_ERROR(CheckRequests(requests));
+  std::vector<Digest> keys;
+  keys.reserve(requests.size());
+  for (const ReserveRequest& request : requests) keys.push_back(request.key);
+  TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tags, tagger_.Tags(owner.tenant, keys));
+
+  // What is there already stays pinned meanwhile: it must not make room for its continuation.
+  std::vector<EntryRef> present = PinPublished(tags);
+  std::vector<PendingEntry> reserved(requests.size());
+  const absl::Status status = ReserveAbsent(requests, tags, present, absl::MakeSpan(reserved));
+  UnpinAll(absl::MakeSpan(present));
+  TURBOKV_RETURN_IF_ERROR(status);
+  return reserved;
+}
+
+std::vector<EntryRef> BlockCache::Impl::PinPublished(absl::Span<const BlockTag> tags) {
+  std::vector<EntryRef> refs(tags.size());
+  std::vector<EntryId> found(std::min(tags.size(), kBatchEntries));
+  for (size_t begin = 0; begin < tags.size(); begin += kBatchEntries) {
+    const auto batch = tags.subspan(begin, kBatchEntries);
+    const MutexLock lock(&mutex_);
+    index_.FindAll(batch, absl::MakeSpan(found).first(batch.size()));
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (found[i] == kNoEntry) continue;
+      index_.Pin(found[i]);
+      refs[begin + i] = MakeRef(found[i]);
+    }
+  }
+  return refs;
+}
+
+absl::Status BlockCache::Impl::ReserveAbsent(absl::Span<const ReserveRequest> requests,
+                                             absl::Span<const BlockTag> tags,
+                                             absl::Span<const EntryRef> present,
+                                             absl::Span<PendingEntry> reserved) {
+  Needs needs;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (present[i]) continue;
+    needs.bytes += ExtentClassBytes(requests[i].geometry->extent_bytes());
+    ++needs.entries;
+  }
+  // What cannot fit is refused before anything is evicted for it.
+  if (!FitsBesideHeld(needs.bytes)) {
+    leases_.RemoveExpired();
+    if (!FitsBesideHeld(needs.bytes)) return NoRoom(needs);
+  }
+  bool expired_leases_removed = false;
+  for (size_t next = 0; next < requests.size();) {
+    TURBOKV_ASSIGN_OR_RETURN(const size_t stopped,
+                             ReserveSome(requests, tags, present, next, reserved));
+    if (stopped == next) {
+      if (std::exchange(expired_leases_removed, true)) return NoRoom(needs);
+      leases_.RemoveExpired();
+    }
+    next = stopped;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<size_t> BlockCache::Impl::ReserveSome(absl::Span<const ReserveRequest> requests,
+                                                     absl::Span<const BlockTag> tags,
+                                                     absl::Span<const EntryRef> present,
+                                                     size_t begin,
+                                                     absl::Span<PendingEntry> reserved) {
+  const size_t end = std::min(begin + kBatchEntries, requests.size());
+  size_t i = begin;
+  EvictionTally evicted;
+  {
+    const MutexLock lock(&mutex_);
+    for (; i < end; ++i) {
+      if (present[i]) continue;
+      TURBOKV_ASSIGN_OR_RETURN(GeometryRecord* const record,
+                               index_.HoldGeometry(requests[i].geometry));
+      const EntryId id = index_.Reserve(tags[i], record, requests[i].tokens);
+      index_.DropGeometry(record);
+      if (id == kNoEntry) break;
+      reserved[i].cache_ = cache_;
+      reserved[i].entry_ = id;
+    }
+    evicted = index_.TakeEvictions();
+  }
+  if (metrics_ != nullptr && evicted.bytes > 0) {
+    metrics_->CountEviction(evicted.blocks, evicted.bytes);
+  }
+  return i;
+}
+
+bool BlockCache::Impl::FitsBesideHeld(size_t bytes) const {
+  const MutexLock lock(&mutex_);
+  return bytes <= index_.pool().capacity_bytes() - index_.held_bytes();
+}
+
+absl::Status BlockCache::Impl::NoRoom(const Needs& needs) const {
+  const MutexLock lock(&mutex_);
+  return absl::ResourceExhaustedError(
+      absl::StrCat("pool is full: ", needs.entries, " entries need ", needs.bytes,
+                   " bytes; of the budget of ", index_.pool().capacity_bytes(),
+                   " bytes, leases and stores under way hold ", index_.held_bytes()));
+}
+
+int64_t BlockCache::Impl::Publish(absl::Span<PendingEntry> entries) {
+  int64_t published = 0;
+  // One turn with the mutex however many there are: they become visible together.
+  const MutexLock lock(&mutex_);
+  for (size_t i = entries.size(); i > 0; --i) {  // children first, so that parents are younger
+    PendingEntry& entry = entries[i - 1];
+    if (std::exchange(entry.cache_, nullptr) == nullptr) continue;
+    published += index_.Publish(entry.entry_) ? 1 : 0;
+  }
+  return published;
+}
+
+absl::StatusOr<LookupOutcome> BlockCache::Impl::Lookup(const ClientIdentity& owner,
+                                                       const Digest& spec_fingerprint,
+                                                       absl::Span<const Digest> keys,
+                                                       const Digest* tail_key,
+                                                       absl::Duration lease) {
+  TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tags, tagger_.Tags(owner.tenant, keys));
+  if (leases_.full()) leases_.RemoveExpired();
+  const std::shared_ptr<LeaseInfo> held = NewLease(ClampLease(lease));
+  PinPrefix(spec_fingerprint, tags, held.get());
+  const size_t matched = held->blocks.size();
+  if (tail_key != nullptr && matched == keys.size()) {
+    TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tail_tags,
+                             tagger_.Tags(owner.tenant, absl::MakeConstSpan(tail_key, 1)));
+    PinTail(spec_fingerprint, tail_tags.front(), held.get());
+  }
+  CountLookup(spec_fingerprint, static_cast<int64_t>(matched),
+              static_cast<int64_t>(keys.size() - matched));
+
+  LookupOutcome outcome;
+  if (matched == 0 && !held->tail) return outcome;
+  outcome.matched_blocks = static_cast<int64_t>(matched);
+  outcome.tail_found = static_cast<bool>(held->tail);
+  if (outcome.tail_found) outcome.tail_tokens = held->tail.tokens();
+  outcome.layers = (matched > 0 ? held->blocks.front() : held->tail).geometry().layers();
+  outcome.lease = held->duration;
+  TURBOKV_ASSIGN_OR_RETURN(outcome.lease_id, leases_.Add(owner, held));
+  return outcome;
+}
+
+void BlockCache::Impl::PinPrefix(const Digest& spec_fingerprint, absl::Span<const BlockTag> tags,
+                                 LeaseInfo* lease) {
+  for (size_t begin = 0; begin < tags.size(); begin += kBatchEntries) {
+    const auto batch = tags.subspan(begin, kBatchEntries);
+    if (PinPrefixOfBatch(spec_fingerprint, batch, lease) < batch.size()) return;
+  }
+}
+
+size_t BlockCache::Impl::PinPrefixOfBatch(const Digest& spec_fingerprint,
+                                          absl::Span<const BlockTag> tags, LeaseInfo* lease) {
+  std::array<EntryId, kBatchEntries> found;
+  lease->blocks.reserve(lease->blocks.size() + tags.size());
+  const MutexLock lock(&mutex_);
+  const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kBlock);
+  if (record == nullptr) return 0;
+  index_.FindAll(tags, absl::MakeSpan(found).first(tags.size()));
+  size_t matched = 0;
+  while (matched < tags.size() && found[matched] != kNoEntry &&
+         index_.entry(found[matched]).record == record) {
+    index_.PrefetchForPin(found[matched++]);
+  }
+  for (size_t i = 0; i < matched; ++i) {
+    index_.Pin(found[i]);
+    lease->blocks.push_back(MakeRef(found[i]));
+  }
+  return matched;
+}
+
+void BlockCache::Impl::PinTail(const Digest& spec_fingerprint, const BlockTag& tag,
+                               LeaseInfo* lease) {
+  EntryId found = kNoEntry;
+  const MutexLock lock(&mutex_);
+  const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kTail);
+  if (record == nullptr) return;
+  index_.FindAll(absl::MakeConstSpan(&tag, 1), absl::MakeSpan(&found, 1));
+  if (found == kNoEntry || index_.entry(found).record != record) return;
+  index_.Pin(found);
+  lease->tail = MakeRef(found);
+}
+
+std::shared_ptr<LeaseInfo> BlockCache::Impl::NewLease(absl::Duration duration) {
+  auto lease = std::make_unique<LeaseInfo>();
+  lease->duration = duration;
+  return std::shared_ptr<LeaseInfo>(lease.release(), [this](LeaseInfo* ended) {
+    EndLease(ended);
+    delete ended;
+  });
+}
+
+void BlockCache::Impl::EndLease(LeaseInfo* lease) {
+  lease->tail = EntryRef();
+  UnpinAll(absl::MakeSpan(lease->blocks));
+}
+
+void BlockCache::Impl::UnpinAll(absl::Span<EntryRef> refs) {
+  for (size_t end = refs.size(); end > 0;) {
+    const size_t begin = end - std::min(end, kBatchEntries);
+    const auto batch = refs.subspan(begin, end - begin);
+    for (const EntryRef& ref : batch) {
+      if (ref) __builtin_prefetch(&HeldEntry(ref.entry_), 1);
+    }
+    const MutexLock lock(&mutex_);
+    for (size_t i = batch.size(); i > 0; --i) {
+      if (std::exchange(batch[i - 1].cache_, nullptr) != nullptr) {
+        index_.Unpin(batch[i - 1].entry_);
+      }
+    }
+    end = begin;
+  }
+}
+
+void BlockCache::Impl::CountLookup(const Digest& spec_fingerprint, int64_t hit_blocks,
+                                   int64_t missed_blocks) const {
+  if (metrics_ == nullptr) return;
+  int64_t block_bytes = 0;
+  {
+    const MutexLock lock(&mutex_);
+    const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kBlock);
+    if (record != nullptr) block_bytes = static_cast<int64_t>(record->geometry->extent_bytes());
+  }
+  metrics_->CountLookup(hit_blocks * kPageTokens, missed_blocks * kPageTokens,
+                        hit_blocks * block_bytes, missed_blocks * block_bytes);
+}
+
+absl::StatusOr<absl::Duration> BlockCache::Impl::Renew(const ClientIdentity& owner,
+                                                       uint64_t lease_id, absl::Duration lease) {
+  const absl::Duration granted = ClampLease(lease);
+  TURBOKV_RETURN_IF_ERROR(leases_.Renew(owner, lease_id, granted));
+  return granted;
+}
+
+int64_t BlockCache::Impl::Remove(const ClientIdentity& owner, absl::Span<const Digest> keys) {
+  const absl::StatusOr<std::vector<BlockTag>> tags = tagger_.Tags(owner.tenant, keys);
+  if (!tags.ok()) return 0;
+  int64_t removed = 0;
+  for (size_t begin = 0; begin < tags->size(); begin += kBatchEntries) {
+    const auto batch = absl::MakeConstSpan(*tags).subspan(begin, kBatchEntries);
+    const MutexLock lock(&mutex_);
+    for (const BlockTag& tag : batch) removed += index_.Remove(tag) ? 1 : 0;
+  }
+  return removed;
+}
+
+void BlockCache::Impl::Discard(const EntryRef& ref) {
+  if (!ref) return;
+  const MutexLock lock(&mutex_);
+  if (index_.entry(ref.entry_).state == EntryState::kPublished) index_.Unlink(ref.entry_);
+}
+
+CacheUsage BlockCache::Impl::Usage() const {
+  CacheUsage usage;
+  usage.leases = leases_.size();
+  const MutexLock lock(&mutex_);
+  index_.FillUsage(&usage);
+  return usage;
+}
+
+void BlockCache::Impl::Unpin(EntryId id) {
+  std::atomic<uint32_t>& pins = const_cast<Entry&>(HeldEntry(id)).pins;
+  uint32_t count = pins.load(std::memory_order_relaxed);
+  while (count > 1) {
+    if (pins.compare_exchange_weak(count, count - 1, std::memory_order_acq_rel)) return;
+  }
+  const MutexLock lock(&mutex_);
+  index_.Unpin(id);
+}
+
+void BlockCache::Impl::GiveBack(EntryId id) {
+  const MutexLock lock(&mutex_);
+  index_.GiveBack(id);
+}
+
+}  // namespace turbokv
