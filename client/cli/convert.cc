@@ -75,20 +75,22 @@ void AddConvert(CLI::App* app, Action* action) {
   CLI::Option* policy = AddPolicyOption(
       command, &options->policy,
       "Codecs: turbo2, turbo3 or turbo4 for each layer's K and V. --from finds them in the file");
-  auto* direction = command->add_option_group("Direction", "Exactly one of");
-  direction->add_option("--to", options->to, "Format of OUT; IN is a capture")
+  CLI::Option* to = command->add_option("--to", options->to, "Format of OUT; IN is a capture")
+                        ->check(CLI::IsMember({kLlamaFormat}))
+                        ->needs(policy);
+  command->add_option("--from", options->from, "Format of IN; OUT gets its values as F32")
       ->check(CLI::IsMember({kLlamaFormat}))
-      ->needs(policy);
-  direction->add_option("--from", options->from, "Format of IN; OUT gets its values as F32")
-      ->check(CLI::IsMember({kLlamaFormat}));
-  direction->require_option(1);
+      ->excludes(to);
   AddOutputOptions(command, &options->output);
   command->footer(
       "K is never centred here: those blocks have no place for its mean.\n"
       "Examples:\n"
       "  turbokv convert capture.safetensors blocks.safetensors --to llama.cpp --policy turbo4\n"
       "  turbokv convert blocks.safetensors values.safetensors --from llama.cpp");
-  command->callback([options, action] { *action = [options] { return RunConvert(*options); }; });
+  command->callback([options, action] {
+    if (options->to.empty() && options->from.empty()) throw CLI::RequiredError("--to or --from");
+    *action = [options] { return RunConvert(*options); };
+  });
 }
 
 }  // namespace turbokv::cli

@@ -175,7 +175,10 @@ void AddGet(CLI::App* app, Action* action) {
       "  turbokv get capture.safetensors --policy turbo4 --out values.safetensors\n"
       "  turbokv get --tokens ids.txt --layers 4 --kv-heads 2 --head-dim 128 --model tiny \\\n"
       "      --out values.safetensors");
-  command->callback([options, action] { *action = [options] { return RunGet(*options); }; });
+  command->callback([options, action] {
+    RequireSequence(options->sequence);
+    *action = [options] { return RunGet(*options); };
+  });
 }
 
 }  // namespace turbokv::cli

@@ -63,7 +63,10 @@ void AddLookup(CLI::App* app, Action* action) {
       "Finding nothing is no error: matched_tokens is then 0.\n"
       "Example:\n"
       "  turbokv lookup examples/data/captures/tiny-d128.safetensors --json");
-  command->callback([options, action] { *action = [options] { return RunLookup(*options); }; });
+  command->callback([options, action] {
+    RequireSequence(options->sequence);
+    *action = [options] { return RunLookup(*options); };
+  });
 }
 
 }  // namespace turbokv::cli

@@ -54,7 +54,7 @@ int ReportUsage(const CLI::App& app, const CLI::ParseError& error) {
 int Main(int argc, char** argv) {
   CLI::App app("Stores, finds and examines the compressed K/V caches of turbokvd.", "turbokv");
   app.set_version_flag("--version", "turbokv " TURBOKV_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   app.get_formatter()->column_width(30);
   app.footer(
       "First steps, with a turbokvd on this machine:\n"
@@ -68,6 +68,8 @@ int Main(int argc, char** argv) {
   }
   try {
     app.parse(argc, argv);
+    // Asked for only now: an unknown command shall be called one.
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A command (put, get, eval...)");
   } catch (const CLI::Success& success) {  // --help or --version
     return app.exit(success);
   } catch (const CLI::ParseError& error) {

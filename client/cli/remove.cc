@@ -62,7 +62,10 @@ void AddRemove(CLI::App* app, Action* action) {
       "there is no error.\n"
       "Example:\n"
       "  turbokv rm examples/data/captures/tiny-d128.safetensors");
-  command->callback([options, action] { *action = [options] { return RunRemove(*options); }; });
+  command->callback([options, action] {
+    RequireSequence(options->sequence);
+    *action = [options] { return RunRemove(*options); };
+  });
 }
 
 }  // namespace turbokv::cli

@@ -134,8 +134,10 @@ void AddSequenceOptions(CLI::App* command, SequenceOptions* options) {
   AddSpecOptions(command, options);
 }
 
-std::vector<Digest> Sequence::block_keys() const {
-  return BlockKeys(spec->fingerprint, salt, token_ids);
+void RequireSequence(const SequenceOptions& options) {
+  if (options.capture_path.empty() && options.tokens_path.empty()) {
+    throw CLI::RequiredError("CAPTURE or --tokens");
+  }
 }
 
 absl::StatusOr<Sequence> LoadSequence(const SequenceOptions& options) {

@@ -28,13 +28,14 @@ void AddCaptureOptions(CLI::App* command, SequenceOptions* options);
 // CAPTURE, or --tokens FILE with the shape of the model.
 void AddSequenceOptions(CLI::App* command, SequenceOptions* options);
 
+// For the callback of a command with AddSequenceOptions: a usage error when neither was given.
+void RequireSequence(const SequenceOptions& options);
+
 struct Sequence {
   std::optional<Capture> capture;
   std::vector<int32_t> token_ids;
   std::shared_ptr<const ResolvedSpec> spec;
   std::string salt;
-
-  std::vector<Digest> block_keys() const;
 };
 
 // Reads the files and checks the spec.
