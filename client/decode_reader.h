@@ -37,7 +37,7 @@ struct FetchedLayer {
   int layer = 0;
   std::vector<absl::Span<const uint8_t>> pages;       // one a block, in order
   std::vector<absl::Span<const uint8_t>> tail_pages;  // 0..2: exact pages of the tail
-  std::shared_ptr<const std::vector<uint8_t>> storage;  // what the spans point into
+  std::shared_ptr<const void> storage;                // keeps what the spans point into
 };
 
 struct FetchOptions {

@@ -1,8 +1,9 @@
 // Streams the K/V of a prompt to turbokvd, layer by layer, while the model computes.
 //
 //   auto writer = PrefillWriter::Open(channel, spec, token_ids, {});
-//   for each layer: writer->WriteLayer(layer, k_and_v);      // returns when the bytes are on their way
-//   auto result = writer->Finish();                          // blocks are visible when this returns OK
+//   for each layer: writer->WriteLayer(layer, k_and_v);      // returns when the bytes are on their
+//   way auto result = writer->Finish();                          // blocks are visible when this
+//   returns OK
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,56 @@
+// One client-streaming Store call, driven by one thread, sent in the background.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "client/channel.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "turbokv/v1/cache.pb.h"
+
+namespace turbokv {
+
+// gRPC's own threads move the bytes, so that they flow while the caller computes. Used by one
+// thread; destruction cancels what has not finished.
+class StoreCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  StoreCall(std::shared_ptr<CacheChannel> channel, absl::Duration timeout);
+  ~StoreCall();
+
+  // Queues one message behind at most one other; waits for that one. An error is the call's end,
+  // with the server's reason.
+  absl::Status Write(const grpc::ByteBuffer& message);
+
+  // Closes this side and waits for the answer.
+  absl::StatusOr<v1::StoreResponse> Finish();
+
+ private:
+  void OnWriteDone(bool ok) override;
+  void OnReadDone(bool ok) override;
+  void OnDone(const grpc::Status& status) override;
+
+  void LetGo();  // allows OnDone; once
+  absl::Status WaitForEnd();
+
+  const std::shared_ptr<CacheChannel> channel_;
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub_;
+  grpc::ClientContext context_;
+  grpc::ByteBuffer message_;  // being written
+  grpc::ByteBuffer response_;
+  bool held_ = true;
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the server will take nothing more
+  bool answered_ ABSL_GUARDED_BY(mutex_) = false;
+  bool done_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace turbokv

@@ -1,0 +1,65 @@
+#include "server/ingest/page_sink.h"
+
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "kernels/format/page_header.h"
+
+namespace turbokv {
+
+PageSink::PageSink(const StoreTarget* target)
+    : target_(*target), order_(target->plan.spec->spec.layers, "bytes of pages") {}
+
+absl::Status PageSink::Add(const StoreChunk& chunk) {
+  TURBOKV_RETURN_IF_ERROR(order_.Enter(chunk.layer));
+  const size_t page_bytes = target_.plan.spec->layer_layouts[chunk.layer].page_bytes;
+  const uint64_t block = order_.position() / page_bytes;
+  const uint64_t offset = order_.position() % page_bytes;
+  if (chunk.block_index != block || chunk.page_offset != offset) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", chunk.layer, ": expected block_index ",
+                                                   block, " page_offset ", offset, ", got ",
+                                                   chunk.block_index, " and ", chunk.page_offset));
+  }
+  if (chunk.bytes == 0 || chunk.bytes > page_bytes - offset) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", chunk.layer, ", block ", block, ": a page has ", page_bytes,
+                     " bytes, ", page_bytes - offset, " are left, got ", chunk.bytes));
+  }
+  const PendingEntry& entry = target_.blocks[block];
+  if (entry) {
+    uint8_t* next = entry.page(order_.layer()).data() + offset;
+    for (const absl::Span<const uint8_t> piece : chunk.pieces) {
+      std::memcpy(next, piece.data(), piece.size());
+      next += piece.size();
+    }
+  }
+  order_.Advance(chunk.bytes, page_bytes * target_.plan.blocks());
+  const bool page_whole = offset + chunk.bytes == page_bytes;
+  return entry && page_whole ? CheckPage(static_cast<int64_t>(block)) : absl::OkStatus();
+}
+
+absl::Status PageSink::CheckPage(int64_t block) const {
+  const ResolvedSpec& spec = *target_.plan.spec;
+  const std::string where = absl::StrCat("layer ", order_.layer(), ", block ", block, ": ");
+  const absl::StatusOr<PageView> page = ParsePage(target_.blocks[block].page(order_.layer()));
+  const absl::Status damage = page.ok() ? VerifyChecksum(*page) : page.status();
+  if (!damage.ok()) return absl::Status(damage.code(), absl::StrCat(where, damage.message()));
+  if (page->layout.shape != spec.layer_layouts[order_.layer()].shape) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, "codecs or shape of the page are not those of the spec"));
+  }
+  const uint64_t first_token = target_.plan.first_token + block * kPageTokens;
+  const auto check = [&](absl::string_view field, uint64_t value, uint64_t expected) {
+    if (value == expected) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(where, "the page's ", field, " is ", value, ", expected ", expected));
+  };
+  TURBOKV_RETURN_IF_ERROR(check("layer", page->header.layer, order_.layer()));
+  TURBOKV_RETURN_IF_ERROR(check("first_token", page->header.first_token, first_token));
+  TURBOKV_RETURN_IF_ERROR(check("token count", page->header.tokens, kPageTokens));
+  return check("spec_id", page->header.spec_id, spec.spec_id());
+}
+
+}  // namespace turbokv

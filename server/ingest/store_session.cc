@@ -1,0 +1,105 @@
+#include "server/ingest/store_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status_macros.h"
+#include "server/ingest/page_sink.h"
+#include "server/ingest/raw_sink.h"
+
+namespace turbokv {
+namespace {
+
+std::vector<ReserveRequest> Reservations(const StorePlan& plan) {
+  std::vector<ReserveRequest> requests;
+  requests.reserve(plan.block_keys.size() + 1);
+  if (!plan.block_keys.empty()) {
+    const auto geometry = EntryGeometry::ForBlock(*plan.spec);
+    for (const Digest& key : plan.block_keys) requests.push_back({key, geometry, kPageTokens});
+  }
+  if (plan.tail_key) {
+    requests.push_back({*plan.tail_key, EntryGeometry::ForTail(*plan.spec), plan.tail_tokens});
+  }
+  return requests;
+}
+
+// Bytes of a page that hold K: header and padding count as V's.
+int64_t KeptKBytes(const PageLayout& layout) {
+  return static_cast<int64_t>(layout.k_codes.size_bytes + layout.k_scales.size_bytes +
+                              layout.k_mean.size_bytes) *
+         layout.shape.kv_heads;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
+    const StoreEnvironment& environment, const ClientIdentity& owner, StorePlan plan) {
+  std::unique_ptr<StoreSession> session(new StoreSession(environment));
+  StoreTarget& target = session->target_;
+  target.plan = std::move(plan);
+  const bool raw = target.plan.encoding == StoreEncoding::kRaw;
+  if (raw) {
+    TURBOKV_ASSIGN_OR_RETURN(session->staging_,
+                             environment.staging->Take(target.plan.raw_page_bytes()));
+  }
+  TURBOKV_ASSIGN_OR_RETURN(target.blocks,
+                           environment.cache->Reserve(owner, Reservations(target.plan)));
+  if (target.plan.tail_key) {
+    target.tail = std::move(target.blocks.back());
+    target.blocks.pop_back();
+  }
+  if (raw) {
+    session->sink_ =
+        std::make_unique<RawSink>(&target, environment.encoder, &session->encode_time_);
+  } else {
+    session->sink_ = std::make_unique<PageSink>(&target);
+  }
+  return session;
+}
+
+absl::Status StoreSession::Add(const StoreChunk& chunk) {
+  received_bytes_ += static_cast<int64_t>(chunk.bytes);
+  environment_.metrics->CountStoredBytes(static_cast<int64_t>(chunk.bytes));
+  return sink_->Add(chunk);
+}
+
+absl::StatusOr<StoreSummary> StoreSession::Finish() {
+  TURBOKV_RETURN_IF_ERROR(sink_->CheckComplete());
+  const StorePlan& plan = target_.plan;
+  std::vector<PendingEntry> entries;
+  for (PendingEntry& block : target_.blocks) {
+    if (block) entries.push_back(std::move(block));
+  }
+  const int64_t new_blocks = static_cast<int64_t>(entries.size());
+  if (target_.tail) entries.push_back(std::move(target_.tail));
+  const int64_t published = environment_.cache->Publish(std::move(entries));
+
+  StoreSummary summary;
+  // What somebody else published meanwhile is there as well: it counts as present.
+  summary.stored_blocks = std::min(published, new_blocks);
+  summary.present_blocks = plan.blocks() - summary.stored_blocks;
+  summary.stored_tail = plan.tail_key.has_value();
+  summary.raw_bytes = received_bytes_;
+  if (plan.encoding == StoreEncoding::kPages) {
+    summary.raw_bytes =
+        plan.blocks() * plan.spec->spec.layers * static_cast<int64_t>(plan.raw_page_bytes());
+  }
+  summary.kept_bytes = summary.stored_blocks * static_cast<int64_t>(plan.spec->block_bytes());
+  summary.encode_time = encode_time_;
+  CountPages(summary.stored_blocks);
+  return summary;
+}
+
+void StoreSession::CountPages(int64_t blocks) const {
+  const int64_t raw_bytes = static_cast<int64_t>(target_.plan.raw_page_bytes()) / 2;
+  for (const PageLayout& layout : target_.plan.spec->layer_layouts) {
+    const int64_t k_bytes = KeptKBytes(layout);
+    const int64_t v_bytes = static_cast<int64_t>(layout.page_bytes) - k_bytes;
+    for (int64_t block = 0; block < blocks; ++block) {
+      environment_.metrics->CountPage(PageTensor::kK, layout.shape.k_codec, raw_bytes, k_bytes);
+      environment_.metrics->CountPage(PageTensor::kV, layout.shape.v_codec, raw_bytes, v_bytes);
+    }
+  }
+}
+
+}  // namespace turbokv

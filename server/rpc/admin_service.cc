@@ -1,0 +1,58 @@
+#include "server/rpc/admin_service.h"
+
+#include <string>
+
+#include "kernels/format/codec.h"
+
+namespace turbokv {
+namespace {
+
+void AddCodec(const Metrics& metrics, PageTensor tensor, Codec codec, v1::StatsResponse* response) {
+  const CodecTotals totals = metrics.Totals(tensor, codec);
+  if (totals.pages == 0 && totals.sampled_pages == 0) return;
+  v1::CodecStats* stats = response->add_codecs();
+  stats->set_tensor(tensor == PageTensor::kK ? "k" : "v");
+  stats->set_codec(std::string(CodecName(codec)));
+  stats->set_pages_total(totals.pages);
+  stats->set_raw_bytes_total(totals.raw_bytes);
+  stats->set_kept_bytes_total(totals.kept_bytes);
+  stats->set_sampled_pages_total(totals.sampled_pages);
+  if (totals.sampled_pages > 0) {
+    stats->set_sampled_relative_mse(totals.relative_mse_sum /
+                                    static_cast<double>(totals.sampled_pages));
+  }
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* AdminServiceImpl::Stats(grpc::CallbackServerContext* context,
+                                                  const v1::StatsRequest*,
+                                                  v1::StatsResponse* response) {
+  const CacheUsage usage = state_->cache().Usage();
+  const Metrics& metrics = state_->metrics();
+  response->set_version(TURBOKV_VERSION);
+  response->set_uptime_ms(absl::ToInt64Milliseconds(state_->uptime()));
+  response->set_draining(state_->draining());
+  response->set_pool_budget_bytes(usage.budget_bytes);
+  response->set_pool_used_bytes(usage.used_bytes);
+  response->set_pool_reserved_bytes(usage.reserved_bytes);
+  response->set_blocks(usage.blocks);
+  response->set_tails(usage.tails);
+  response->set_leases(usage.leases);
+  response->set_leased_blocks(usage.leased_blocks);
+  response->set_active_stores(metrics.active_stores());
+  response->set_raw_bytes_total(metrics.raw_bytes());
+  response->set_kept_bytes_total(metrics.kept_bytes());
+  response->set_evicted_blocks_total(usage.evicted_blocks);
+  response->set_hit_tokens_total(metrics.hit_tokens());
+  response->set_missed_tokens_total(metrics.missed_tokens());
+  for (const CodecTraits& traits : AllCodecs()) {
+    AddCodec(metrics, PageTensor::kK, traits.codec, response);
+    AddCodec(metrics, PageTensor::kV, traits.codec, response);
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Stats", absl::OkStatus(), context));
+  return reactor;
+}
+
+}  // namespace turbokv

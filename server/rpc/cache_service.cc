@@ -1,0 +1,125 @@
+#include "server/rpc/cache_service.h"
+
+#include <cstring>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "server/ingest/store_plan.h"
+#include "server/rpc/fetch_reactor.h"
+#include "server/rpc/request_identity.h"
+#include "server/rpc/store_reactor.h"
+
+namespace turbokv {
+namespace {
+
+absl::StatusOr<Digest> ToDigest(absl::string_view field, absl::string_view bytes) {
+  Digest digest;
+  if (bytes.size() != digest.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the length of ", field, " is ", bytes.size(), "; expected ", digest.size()));
+  }
+  std::memcpy(digest.data(), bytes.data(), digest.size());
+  return digest;
+}
+
+absl::Status DoLookup(ServiceState* state, const grpc::CallbackServerContext& context,
+                      const v1::LookupRequest& request, v1::LookupResponse* response) {
+  TURBOKV_RETURN_IF_ERROR(state->CheckServing());
+  TURBOKV_ASSIGN_OR_RETURN(const ClientIdentity owner, IdentityOf(context));
+  TURBOKV_ASSIGN_OR_RETURN(const Digest fingerprint,
+                           ToDigest("spec_fingerprint", request.spec_fingerprint()));
+  TURBOKV_ASSIGN_OR_RETURN(const std::vector<Digest> keys,
+                           SplitKeys("block_keys", request.block_keys()));
+  std::optional<Digest> tail_key;
+  if (!request.tail_key().empty()) {
+    TURBOKV_ASSIGN_OR_RETURN(tail_key, ToDigest("tail_key", request.tail_key()));
+  }
+  TURBOKV_ASSIGN_OR_RETURN(
+      const LookupOutcome outcome,
+      state->cache().Lookup(owner, fingerprint, keys, tail_key ? &*tail_key : nullptr,
+                            absl::Milliseconds(request.lease_ms())));
+  response->set_matched_blocks(outcome.matched_blocks);
+  response->set_tail_found(outcome.tail_found);
+  response->set_tail_tokens(outcome.tail_tokens);
+  response->set_lease_id(outcome.lease_id);
+  response->set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(outcome.lease)));
+  response->set_layers(outcome.layers);
+  return absl::OkStatus();
+}
+
+absl::Status DoRenew(ServiceState* state, const grpc::CallbackServerContext& context,
+                     const v1::RenewRequest& request, v1::RenewResponse* response) {
+  TURBOKV_ASSIGN_OR_RETURN(const ClientIdentity owner, IdentityOf(context));
+  TURBOKV_ASSIGN_OR_RETURN(
+      const absl::Duration lease,
+      state->cache().Renew(owner, request.lease_id(), absl::Milliseconds(request.lease_ms())));
+  response->set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(lease)));
+  return absl::OkStatus();
+}
+
+absl::Status DoRelease(ServiceState* state, const grpc::CallbackServerContext& context,
+                       const v1::ReleaseRequest& request) {
+  TURBOKV_ASSIGN_OR_RETURN(const ClientIdentity owner, IdentityOf(context));
+  return state->cache().Release(owner, request.lease_id());
+}
+
+absl::Status DoRemove(ServiceState* state, const grpc::CallbackServerContext& context,
+                      const v1::RemoveRequest& request, v1::RemoveResponse* response) {
+  TURBOKV_ASSIGN_OR_RETURN(const ClientIdentity owner, IdentityOf(context));
+  TURBOKV_ASSIGN_OR_RETURN(const std::vector<Digest> keys,
+                           SplitKeys("block_keys", request.block_keys()));
+  response->set_removed(state->cache().Remove(owner, keys));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerReadReactor<grpc::ByteBuffer>* CacheServiceImpl::Store(
+    grpc::CallbackServerContext* context, grpc::ByteBuffer* response) {
+  return new StoreReactor(state_, context, response);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* CacheServiceImpl::Fetch(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  return new FetchReactor(state_, context, request);
+}
+
+grpc::ServerUnaryReactor* CacheServiceImpl::Lookup(grpc::CallbackServerContext* context,
+                                                   const v1::LookupRequest* request,
+                                                   v1::LookupResponse* response) {
+  const absl::Time start = absl::Now();
+  const absl::Status status = DoLookup(state_, *context, *request, response);
+  if (status.ok()) state_->metrics().ObserveLatency(Latency::kLookup, absl::Now() - start);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Lookup", status, context));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* CacheServiceImpl::Renew(grpc::CallbackServerContext* context,
+                                                  const v1::RenewRequest* request,
+                                                  v1::RenewResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Renew", DoRenew(state_, *context, *request, response), context));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* CacheServiceImpl::Release(grpc::CallbackServerContext* context,
+                                                    const v1::ReleaseRequest* request,
+                                                    v1::ReleaseResponse*) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Release", DoRelease(state_, *context, *request), context));
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* CacheServiceImpl::Remove(grpc::CallbackServerContext* context,
+                                                   const v1::RemoveRequest* request,
+                                                   v1::RemoveResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Remove", DoRemove(state_, *context, *request, response), context));
+  return reactor;
+}
+
+}  // namespace turbokv

@@ -1,0 +1,175 @@
+#include "server/rpc/store_reactor.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "client/wire/bulk_message.h"
+#include "client/wire/spec_conversion.h"
+#include "server/rpc/request_identity.h"
+
+namespace turbokv {
+namespace {
+
+constexpr char kMethod[] = "Store";
+
+absl::StatusOr<StoreEncoding> EncodingOf(v1::StoreEncoding encoding) {
+  switch (encoding) {
+    case v1::STORE_ENCODING_RAW:
+      return StoreEncoding::kRaw;
+    case v1::STORE_ENCODING_PAGES:
+      return StoreEncoding::kPages;
+    default:
+      return absl::InvalidArgumentError(absl::StrCat("encoding is ", static_cast<int>(encoding),
+                                                     "; expected 1 (raw) or 2 (pages)"));
+  }
+}
+
+}  // namespace
+
+StoreReactor::StoreReactor(ServiceState* state, grpc::CallbackServerContext* context,
+                           grpc::ByteBuffer* response)
+    : state_(state), context_(context), response_(response), start_(absl::Now()) {
+  state_->metrics().AddActiveStores(1);
+  absl::Status admitted = state_->CheckServing();
+  if (admitted.ok()) admitted = state_->stores().Add(this);
+  MutexLock lock(&mutex_);
+  if (admitted.ok()) {
+    Step();
+  } else {
+    End(admitted);
+  }
+}
+
+StoreReactor::~StoreReactor() { state_->metrics().AddActiveStores(-1); }
+
+void StoreReactor::OnDone() {
+  state_->stores().Remove(this);
+  // Whoever called Finish may not have let go of the mutex yet.
+  { MutexLock lock(&mutex_); }
+  delete this;
+}
+
+void StoreReactor::OnReadDone(bool ok) {
+  MutexLock lock(&mutex_);
+  Touch();
+  reading_ = false;
+  if (ok) {
+    queued_ = std::move(read_buffer_);
+    read_buffer_.Clear();
+  } else {
+    closed_ = true;
+  }
+  Step();
+}
+
+void StoreReactor::OnCancel() {
+  MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (!busy_) End(absl::CancelledError("the client has gone"));
+}
+
+void StoreReactor::OnStalled() {
+  MutexLock lock(&mutex_);
+  if (busy_ || !reading_) return;
+  End(absl::DeadlineExceededError(absl::StrCat(
+      "the stream sent nothing for ", absl::FormatDuration(state_->config().stall_timeout))));
+}
+
+void StoreReactor::Step() {
+  if (ended_) return;
+  if (!busy_ && queued_) {
+    busy_ = true;
+    auto message = std::make_shared<grpc::ByteBuffer>(std::move(*queued_));
+    queued_.reset();
+    state_->encode_pool().Schedule([this, message] { Work(message.get()); });
+  } else if (!busy_ && closed_) {
+    busy_ = true;
+    state_->encode_pool().Schedule([this] { Work(nullptr); });
+  }
+  if (!reading_ && !queued_ && !closed_) {
+    reading_ = true;
+    StartRead(&read_buffer_);
+  }
+}
+
+void StoreReactor::End(const absl::Status& status) {
+  if (std::exchange(ended_, true)) return;
+  session_.reset();  // gives the memory back; Work does not run now
+  queued_.reset();
+  if (status.ok()) state_->metrics().ObserveLatency(Latency::kStore, absl::Now() - start_);
+  Finish(state_->End(kMethod, status, context_));
+}
+
+void StoreReactor::Work(const grpc::ByteBuffer* message) {
+  const absl::Status status = message != nullptr ? Process(*message) : Publish();
+  MutexLock lock(&mutex_);
+  Touch();
+  busy_ = false;
+  if (!status.ok()) {
+    End(status);
+  } else if (message == nullptr) {
+    End(absl::OkStatus());
+  } else if (cancelled_) {
+    End(absl::CancelledError("the client has gone"));
+  } else {
+    Step();
+  }
+}
+
+absl::Status StoreReactor::Process(const grpc::ByteBuffer& message) {
+  fields_.Clear();
+  TURBOKV_ASSIGN_OR_RETURN(const BulkPayload payload, ParseBulkMessage(message, &fields_));
+  if (fields_.has_open()) {
+    if (session_ != nullptr) return absl::InvalidArgumentError("a second `open` in one stream");
+    return Open(fields_.open());
+  }
+  if (!fields_.has_chunk()) {
+    return absl::InvalidArgumentError("a message with neither `open` nor `chunk`");
+  }
+  if (session_ == nullptr) {
+    return absl::InvalidArgumentError("the first message is not `open`");
+  }
+  StoreChunk chunk;
+  chunk.layer = fields_.chunk().layer();
+  chunk.token_offset = fields_.chunk().token_offset();
+  chunk.token_count = fields_.chunk().token_count();
+  chunk.block_index = fields_.chunk().block_index();
+  chunk.page_offset = fields_.chunk().page_offset();
+  chunk.pieces = payload.pieces();
+  chunk.bytes = payload.size_bytes();
+  return session_->Add(chunk);
+}
+
+absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
+  TURBOKV_ASSIGN_OR_RETURN(const ClientIdentity owner, IdentityOf(*context_));
+  StoreAnnouncement announcement;
+  TURBOKV_ASSIGN_OR_RETURN(announcement.spec, FromProto(open.spec()));
+  TURBOKV_ASSIGN_OR_RETURN(announcement.encoding, EncodingOf(open.encoding()));
+  announcement.first_token = open.first_token();
+  announcement.token_count = open.token_count();
+  announcement.block_keys = open.block_keys();
+  announcement.tail_key = open.tail_key();
+  TURBOKV_ASSIGN_OR_RETURN(StorePlan plan, PlanStore(announcement));
+  TURBOKV_ASSIGN_OR_RETURN(session_,
+                           StoreSession::Open(state_->store_environment(), owner, std::move(plan)));
+  return absl::OkStatus();
+}
+
+absl::Status StoreReactor::Publish() {
+  if (session_ == nullptr) return absl::InvalidArgumentError("the stream ended before `open`");
+  if (context_->IsCancelled()) return absl::CancelledError("the client has gone");
+  TURBOKV_ASSIGN_OR_RETURN(const StoreSummary summary, session_->Finish());
+  v1::StoreResponse response;
+  response.set_stored_blocks(summary.stored_blocks);
+  response.set_present_blocks(summary.present_blocks);
+  response.set_stored_tail(summary.stored_tail);
+  response.set_raw_bytes(summary.raw_bytes);
+  response.set_kept_bytes(summary.kept_bytes);
+  response.set_encode_us(absl::ToInt64Microseconds(summary.encode_time));
+  *response_ = BuildBulkMessage(response, {});
+  return absl::OkStatus();
+}
+
+}  // namespace turbokv

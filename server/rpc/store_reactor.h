@@ -1,0 +1,63 @@
+// One Store call: reads messages, hands them to a session on the encode threads, answers.
+//
+// States, guarded by mutex_: at most one message is being processed (busy_), and at most one more
+// has been read (queued_); a third is read only when there is room for it. That bounds the memory
+// of a stream and keeps its chunks in order.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/mutex.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/server_callback.h"
+#include "server/rpc/service_state.h"
+#include "turbokv/v1/cache.pb.h"
+
+namespace turbokv {
+
+// Deletes itself when the call is over.
+class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, public WatchedStream {
+ public:
+  StoreReactor(ServiceState* state, grpc::CallbackServerContext* context,
+               grpc::ByteBuffer* response);
+
+  void OnStalled() override;
+
+ private:
+  ~StoreReactor() override;
+
+  void OnReadDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+  // Starts whatever can go on.
+  void Step() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // On an encode thread; only one of them runs at a time.
+  void Work(const grpc::ByteBuffer* message);
+  absl::Status Process(const grpc::ByteBuffer& message);
+  absl::Status Open(const v1::StoreOpen& open);
+  absl::Status Publish();
+
+  ServiceState* const state_;
+  grpc::CallbackServerContext* const context_;
+  grpc::ByteBuffer* const response_;
+  const absl::Time start_;
+  grpc::ByteBuffer read_buffer_;
+  v1::StoreRequest fields_;
+  std::unique_ptr<StoreSession> session_;  // touched by Work alone
+
+  Mutex mutex_;
+  std::optional<grpc::ByteBuffer> queued_ ABSL_GUARDED_BY(mutex_);
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool busy_ ABSL_GUARDED_BY(mutex_) = false;
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;  // the client has closed its side
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace turbokv
