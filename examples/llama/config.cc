@@ -59,7 +59,10 @@ absl::Status ReadSizes(const JsonFields& fields, LlamaConfig* config) {
         absl::StrCat(fields.where(), ": num_attention_heads ", config->q_heads,
                      " is no multiple of num_key_value_heads ", config->kv_heads));
   }
-  return ValidateHeadDim(config->head_dim);
+  if (absl::Status valid = ValidateHeadDim(config->head_dim); !valid.ok()) {
+    return absl::Status(valid.code(), absl::StrCat(fields.where(), ": ", valid.message()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
