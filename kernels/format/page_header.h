@@ -1,6 +1,7 @@
 // The first 128 bytes of a page: what it is, for whom, and its checksum.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -50,9 +51,11 @@ struct PageHeader {
   uint32_t v_codebook_crc = 0;
   uint32_t widths_offset_bytes = 0;
   uint32_t widths_bytes = 0;
-  uint8_t reserved1[44] = {};
+  uint8_t reserved1[48] = {};
 };
 static_assert(sizeof(PageHeader) == kPageHeaderBytes);
+static_assert(offsetof(PageHeader, reserved1) + sizeof(PageHeader::reserved1) == kPageHeaderBytes,
+              "nothing of the header is padding");
 
 // What the writer of a page knows beside its values.
 struct PageIdentity {

@@ -138,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"WidthsOffset", [](PageHeader& h) { h.widths_offset_bytes = 1; }, kUnimplemented,
          "widths"},
         {"WidthsBytes", [](PageHeader& h) { h.widths_bytes = 1; }, kUnimplemented, "widths"},
-        {"Reserved1", [](PageHeader& h) { h.reserved1[43] = 1; }, kUnimplemented, "reserved1"},
+        {"Reserved1", [](PageHeader& h) { h.reserved1[47] = 1; }, kUnimplemented, "reserved1"},
         {"MeanOfBf16",
          [](PageHeader& h) {
            h.k_codec = 1;
