@@ -57,9 +57,10 @@ GeometryRecord* EntryIndex::FindGeometry(const Digest& spec_fingerprint, EntryKi
 }
 
 EntryId EntryIndex::Reserve(const BlockTag& tag, GeometryRecord* record, int tokens) {
-  const EntryId id = NewEntry();
-  if (id == kNoEntry) return kNoEntry;
   const AgeList& ages = *record->ages;
+  EntryId id = NewEntry();
+  if (id == kNoEntry && EvictFor(ages)) id = NewEntry();
+  if (id == kNoEntry) return kNoEntry;
   std::optional<Extent> extent = pool_->Allocate(ages.class_bytes, id);
   while (!extent.has_value() && EvictFor(ages)) extent = pool_->Allocate(ages.class_bytes, id);
   Entry& entry = entries_[id];

@@ -2,6 +2,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/index/entry.h"
 #include "server/telemetry/metrics.h"
 #include "tests/unit/server/index/test_entries.h"
 
@@ -373,6 +374,24 @@ TEST(BlockCacheBoundsTest, EntriesHeldByLeasesAreBounded) {
   EXPECT_THAT(std::string(refused.status().message()),
               HasSubstr("lease of 3 entries: leases hold 8 of at most 10"));
   EXPECT_TRUE(lookup(2).ok());
+}
+
+TEST(BlockCacheBoundsTest, ThePoolCanBeFullOfTheSmallestExtents) {
+  // As many extents as entries: the next store must evict for both.
+  BlockCacheOptions options;
+  options.budget_bytes = EntryArray::kChunkItems * kExtentAlignmentBytes;
+  auto cache = *BlockCache::Create(options, nullptr);
+  const auto geometry = TestGeometry(kExtentAlignmentBytes, 1);
+  const ClientIdentity owner;
+  const auto store = [&](int64_t first, int64_t count) {
+    auto pending = cache->Reserve(owner, Requests(TestKeys(first, count), geometry));
+    return pending.ok() ? cache->Publish(*std::move(pending)) : -1;
+  };
+  const int64_t capacity = static_cast<int64_t>(EntryArray::kChunkItems);
+  ASSERT_EQ(store(0, capacity), capacity);
+  EXPECT_EQ(store(capacity, 100), 100);
+  EXPECT_EQ(cache->Usage().blocks, capacity);
+  EXPECT_EQ(cache->Usage().evicted_blocks, 100);
 }
 
 TEST(EntryGeometryTest, LaysPagesOutLayerByLayer) {
