@@ -1,5 +1,6 @@
 // Fused decode attention on packed pages: Q is rotated once, scores are taken against codes, V is
-// summed in the rotated domain, and one inverse rotation ends it. Nothing is ever decoded to memory.
+// summed in the rotated domain, and one inverse rotation ends it. Nothing is ever decoded to
+// memory.
 #pragma once
 
 #include "absl/status/status.h"

@@ -1,5 +1,5 @@
-// Encoding and decoding of pages by SIMD (Highway, dispatched at run time) on any number of threads.
-// Writes the same bytes as kernels/reference, bit for bit.
+// Encoding and decoding of pages by SIMD (Highway, dispatched at run time) on any number of
+// threads. Writes the same bytes as kernels/reference, bit for bit.
 #pragma once
 
 #include "absl/status/status.h"

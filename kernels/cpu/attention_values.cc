@@ -1,0 +1,65 @@
+// Values: softmax weights times packed V, summed in V's own (rotated) domain.
+#include "kernels/cpu/simd_targets.h"
+// clang-format off
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention_values.cc"
+#include "hwy/foreach_target.h"
+// clang-format on
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/reader_table.h"
+#include "kernels/cpu/row_dot-inl.h"
+#include "kernels/format/codec.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace turbokv::cpu::HWY_NAMESPACE {
+
+template <int kRows, class Reader>
+HWY_INLINE void AccumulateRows(const Reader& reader, const PackedCodes& v, const float* weights,
+                               const float* rescale, float* sums) {
+  const size_t tile_bytes = TileBytes(TraitsOf(v.codec).code_bits);
+  const size_t weights_stride = static_cast<size_t>(v.scales()) * kPageTokens;
+  const size_t sums_stride = ValueSumsSize(v.channel_tiles * kTileChannels);
+  for (int tile = 0; tile < v.channel_tiles; ++tile) {
+    const int scale = tile / v.tiles_per_scale;
+    const TileColumn column{v.codes + tile * tile_bytes, v.channel_tiles * tile_bytes,
+                            v.token_tiles, 0};
+    float* tile_sums = sums + tile * 4 * kTileLanes;
+    ForEachPart<kRows>(reader, column, WeightRows{weights + scale * kPageTokens, weights_stride},
+                       [&](int row, int lane, FloatVec sum) HWY_ATTR {
+                         const FloatTag d;
+                         float* total = tile_sums + row * sums_stride + lane;
+                         const auto factor = hn::Set(d, rescale[row]);
+                         hn::StoreU(hn::MulAdd(hn::LoadU(d, total), factor, sum), d, total);
+                       });
+  }
+}
+
+void AccumulateValuesImpl(const PackedCodes& v, const float* weights, const float* rescale,
+                          int rows, float* sums) {
+  const std::array<float, 16> table = ReaderTable(v.codec);
+  const size_t weights_stride = static_cast<size_t>(v.scales()) * kPageTokens;
+  const size_t sums_stride = ValueSumsSize(v.channel_tiles * kTileChannels);
+  WithReader(v.codec, table.data(), [&](const auto& reader) HWY_ATTR {
+    if (rows == 1) return AccumulateRows<1>(reader, v, weights, rescale, sums);
+    for (int row = 0; row < rows; row += kRowStep) {
+      AccumulateRows<kRowStep>(reader, v, weights + row * weights_stride, rescale + row,
+                               sums + row * sums_stride);
+    }
+  });
+}
+
+}  // namespace turbokv::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace turbokv::cpu {
+
+HWY_EXPORT(AccumulateValuesImpl);
+
+void AccumulateValues(const PackedCodes& v, const float* weights, const float* rescale, int rows,
+                      float* sums) {
+  HWY_DYNAMIC_DISPATCH(AccumulateValuesImpl)(v, weights, rescale, rows, sums);
+}
+
+}  // namespace turbokv::cpu
+#endif  // HWY_ONCE
