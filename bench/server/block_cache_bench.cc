@@ -68,7 +68,7 @@ class FilledCache {
   CacheUsage Usage() const { return cache_->Usage(); }
 
  private:
-  const ClientIdentity owner_;
+  const ClientIdentity owner_{};
   const std::shared_ptr<const EntryGeometry> geometry_ = SmallGeometry();
   std::unique_ptr<BlockCache> cache_;
   std::vector<Digest> keys_;

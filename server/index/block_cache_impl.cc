@@ -12,6 +12,7 @@ namespace {
 
 // Entries that one turn with the mutex handles: some tens of microseconds.
 constexpr size_t kBatchEntries = 256;
+constexpr size_t kPrefetchDistance = 16;
 constexpr int kMaxTailTokens = 2 * kPageTokens - 1;
 
 }  // namespace
@@ -162,6 +163,9 @@ int64_t BlockCache::Impl::Publish(absl::Span<PendingEntry> entries) {
   const MutexLock lock(&mutex_);
   for (size_t i = entries.size(); i > 0; --i) {  // children first, so that parents are younger
     PendingEntry& entry = entries[i - 1];
+    if (i > kPrefetchDistance && entries[i - 1 - kPrefetchDistance]) {
+      index_.PrefetchForPublish(entries[i - 1 - kPrefetchDistance].entry_);
+    }
     if (std::exchange(entry.cache_, nullptr) == nullptr) continue;
     published += index_.Publish(entry.entry_) ? 1 : 0;
   }

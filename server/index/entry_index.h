@@ -38,6 +38,8 @@ class EntryIndex {
 
   // A pending entry, evicting what is oldest as needed; kNoEntry when what is held leaves no room.
   EntryId Reserve(const BlockTag& tag, GeometryRecord* record, int tokens);
+  // Touches what Publish will need.
+  void PrefetchForPublish(EntryId id) const { tags_.Prefetch(entries_[id].tag); }
   // Makes a pending entry visible; false, and the entry is gone, when its tag is taken.
   bool Publish(EntryId id);
   // Ends a pending entry that is not to be published.

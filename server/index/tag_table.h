@@ -19,6 +19,9 @@ class TagTable {
   // found[i] = Find(tags[i]), with the memory accesses of all of them overlapped.
   void FindAll(absl::Span<const BlockTag> tags, absl::Span<EntryId> found) const;
 
+  // Touches the memory that Find and Insert begin with.
+  void Prefetch(const BlockTag& tag) const { __builtin_prefetch(&buckets_[BucketOf(tag)], 1); }
+
   // Precondition: no entry with this tag is in the table.
   void Insert(EntryId id);
   // Precondition: `id` is in the table.

@@ -218,7 +218,7 @@ class ModelTest : public ::testing::TestWithParam<int> {
     ASSERT_LE(usage.reserved_bytes, usage.budget_bytes);
   }
 
-  const ClientIdentity owner_;
+  const ClientIdentity owner_{};
   const std::shared_ptr<const EntryGeometry> geometry_ = TestGeometry(kPageBytes, kLayers);
   std::unique_ptr<BlockCache> cache_;
   Model model_;

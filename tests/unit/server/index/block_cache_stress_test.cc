@@ -86,7 +86,7 @@ class Worker {
   }
 
   BlockCache* const cache_;
-  const ClientIdentity owner_;
+  const ClientIdentity owner_{};
   const std::vector<std::shared_ptr<const EntryGeometry>> geometries_ = {
       TestGeometry(256, 4, "small"), TestGeometry(1024, 4, "medium"),
       TestGeometry(4096, 3, "large")};

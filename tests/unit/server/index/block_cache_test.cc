@@ -362,7 +362,7 @@ TEST(BlockCacheBoundsTest, EntriesHeldByLeasesAreBounded) {
   options.max_leased_entries = 10;
   auto cache = *BlockCache::Create(options, nullptr);
   const auto geometry = TestGeometry(kPageBytes, 1);
-  const ClientIdentity owner;
+  const ClientIdentity owner{};
   ASSERT_EQ(*StoreKeys(cache.get(), owner, TestKeys(0, 8), geometry), 8);
   const auto lookup = [&](int64_t count) {
     return cache->Lookup(owner, geometry->spec_fingerprint, TestKeys(0, count), nullptr,
@@ -382,7 +382,7 @@ TEST(BlockCacheBoundsTest, ThePoolCanBeFullOfTheSmallestExtents) {
   options.budget_bytes = EntryArray::kChunkItems * kExtentAlignmentBytes;
   auto cache = *BlockCache::Create(options, nullptr);
   const auto geometry = TestGeometry(kExtentAlignmentBytes, 1);
-  const ClientIdentity owner;
+  const ClientIdentity owner{};
   const auto store = [&](int64_t first, int64_t count) {
     auto pending = cache->Reserve(owner, Requests(TestKeys(first, count), geometry));
     return pending.ok() ? cache->Publish(*std::move(pending)) : -1;

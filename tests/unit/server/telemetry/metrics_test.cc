@@ -179,7 +179,7 @@ TEST_F(MetricsTest, ThreadsLoseNoCount) {
   std::vector<std::thread> threads;
   constexpr int kCounts = 5000;
   for (int thread = 0; thread < 4; ++thread) {
-    threads.emplace_back([this] {
+    threads.emplace_back([] {
       for (int i = 0; i < kCounts; ++i) {
         metrics_.CountPage(PageTensor::kK, Codec::kInt6, 4, 1);
         metrics_.ObserveLatency(Latency::kStore, absl::Seconds(1));
