@@ -154,7 +154,7 @@ constexpr std::array<Setting, 13> kSettings = {{
      "Where Prometheus scrapes /metrics, by HTTP. Port 0 takes any free port.", SetMetricsListen,
      Show<&Config::metrics_listen>},
     {"memory", "SIZE", "1MiB to 64TiB",
-     "Memory for cached pages. The process needs at most a stated constant more.",
+     "Memory for cached pages; the index and the calls under way need a little more.",
      SetBytes<&Config::memory_bytes, kMiB, 64 * kTiB>, Show<&Config::memory_bytes>},
     {"slab_size", "SIZE", "0, or a multiple of 4KiB up to 64GiB, at most memory",
      "Memory is cut into slabs of this size; no block and no tail can be larger. 0 chooses a 64th "
@@ -184,7 +184,8 @@ constexpr std::array<Setting, 13> kSettings = {{
      "Share of encoded pages that are decoded again to measure the error made.", SetSampleRate,
      Show<&Config::distortion_sample_rate>},
     {"log_level", "LEVEL", "`debug`, `info`, `warning` or `error`",
-     "The least severe log lines to print.", SetLogLevel, Show<&Config::log_level>},
+     "The least severe log lines to print: debug, info, warning or error.", SetLogLevel,
+     Show<&Config::log_level>},
 }};
 
 }  // namespace

@@ -211,6 +211,25 @@ TEST_F(BlockCacheTest, SlabsMoveToTheClassThatNeedsThem) {
   EXPECT_EQ(cache_->Usage().blocks, 16);
 }
 
+TEST_F(BlockCacheTest, TheClassUsedLongestAgoGivesItsSlabUp) {
+  const auto large = TestGeometry(4 * kPageBytes, kLayers, "large spec");
+  const auto middle = TestGeometry(2 * kPageBytes, kLayers, "middle spec");
+  const auto use_large = [&] {
+    return CountPresent(cache_.get(), owner_, TestKeys(100, 1), large->spec_fingerprint);
+  };
+  for (const bool small_is_used_last : {true, false}) {
+    MakeCache(2);
+    ASSERT_EQ(*Store(0, 4), 4);
+    ASSERT_EQ(*StoreKeys(cache_.get(), owner_, TestKeys(100, 1), large), 1);
+    if (small_is_used_last) {
+      ASSERT_EQ(Use(0, 4), 4);
+    }
+    ASSERT_EQ(*StoreKeys(cache_.get(), owner_, TestKeys(200, 1), middle), 1);
+    EXPECT_EQ(Use(0, 4), small_is_used_last ? 4 : 0);
+    EXPECT_EQ(use_large(), small_is_used_last ? 0 : 1);
+  }
+}
+
 TEST_F(BlockCacheTest, ASlabWithOneHeldBlockStaysAndItsClassmatesMakeRoomForTheirOwn) {
   MakeCache(2);
   ASSERT_EQ(*Store(0, 8), 8);
