@@ -181,10 +181,12 @@ Json PhaseJson(const Phase& phase, int64_t tokens) {
 }
 
 void PrintPhase(const Phase& phase, int64_t tokens) {
-  absl::PrintF("%-8s%12s/s%12.0f tok/s%10.2f%10.2f%10.2f%10.2f\n", phase.name,
-               HumanBytes(phase.bytes / phase.seconds), tokens / phase.seconds,
-               Percentile(phase.latencies_ms, 0.5), Percentile(phase.latencies_ms, 0.9),
-               Percentile(phase.latencies_ms, 0.99), Percentile(phase.latencies_ms, 1.0));
+  const std::string rate =
+      phase.bytes > 0 ? HumanBytes(phase.bytes / phase.seconds) + "/s" : std::string("-");
+  absl::PrintF("%-8s%14s%12.0f tok/s%10.2f%10.2f%10.2f%10.2f\n", phase.name, rate,
+               tokens / phase.seconds, Percentile(phase.latencies_ms, 0.5),
+               Percentile(phase.latencies_ms, 0.9), Percentile(phase.latencies_ms, 0.99),
+               Percentile(phase.latencies_ms, 1.0));
 }
 
 void PrintReport(const BenchOptions& options, const ResolvedSpec& spec, const Bench& bench) {

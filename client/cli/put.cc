@@ -42,9 +42,8 @@ absl::StatusOr<StoreResult> Store(const PutOptions& options, const Sequence& seq
 void PrintResult(const PutOptions& options, const Sequence& sequence, const StoreResult& result,
                  double seconds) {
   const CacheSpec& spec = sequence.spec->spec;
-  const int64_t bf16_bytes = Bf16Bytes(spec, result.stored_blocks * kPageTokens);
   const double ratio =
-      result.kept_bytes > 0 ? static_cast<double>(bf16_bytes) / result.kept_bytes : 0;
+      static_cast<double>(Bf16Bytes(spec, kPageTokens)) / sequence.spec->block_bytes();
   if (options.output.json) {
     PrintJson({{"tokens", sequence.token_ids.size()},
                {"model", spec.model_id},
@@ -56,8 +55,7 @@ void PrintResult(const PutOptions& options, const Sequence& sequence, const Stor
                {"sent_bytes", result.sent_bytes},
                {"raw_bytes", result.raw_bytes},
                {"kept_bytes", result.kept_bytes},
-               {"bf16_bytes", bf16_bytes},
-               {"compression_ratio", ratio > 0 ? Json(ratio) : Json()},
+               {"compression_ratio", ratio},
                {"encode_ms", absl::ToDoubleMilliseconds(result.encode_time)},
                {"store_ms", seconds * 1e3}});
     return;
@@ -66,9 +64,8 @@ void PrintResult(const PutOptions& options, const Sequence& sequence, const Stor
                result.stored_blocks, result.present_blocks,
                result.stored_tail ? " and the tail" : "", sequence.token_ids.size(), seconds * 1e3,
                HumanBytes(result.sent_bytes / seconds));
-  absl::PrintF("raw %s, kept %s", HumanBytes(result.raw_bytes), HumanBytes(result.kept_bytes));
-  if (ratio > 0) absl::PrintF(", %.2f times smaller than bf16", ratio);
-  absl::PrintF("\n");
+  absl::PrintF("raw %s, kept %s; a block is %.2f times smaller than in bf16\n",
+               HumanBytes(result.raw_bytes), HumanBytes(result.kept_bytes), ratio);
 }
 
 absl::Status RunPut(const PutOptions& options) {
