@@ -73,6 +73,7 @@ absl::Status StoreCall::WaitForEnd() {
 void StoreCall::OnWriteDone(bool ok) {
   MutexLock lock(&mutex_);
   writing_ = false;
+  message_.Clear();  // lets go of borrowed payload
   if (!ok) broken_ = true;
   changed_.notify_all();
 }

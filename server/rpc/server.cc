@@ -64,7 +64,9 @@ Server::~Server() {
 
 absl::Status Server::Listen() {
   const ServerConfig& config = state_->config();
-  TURBOKV_RETURN_IF_ERROR(state_->metrics().Serve(config.metrics_listen));
+  if (!config.metrics_listen.empty()) {
+    TURBOKV_RETURN_IF_ERROR(state_->metrics().Serve(config.metrics_listen));
+  }
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

@@ -25,6 +25,7 @@ class Server {
 
   // The port in use, e.g. after listening on port 0; 0 for a unix socket.
   int port() const { return port_; }
+  // Precondition: metrics_listen is set (an embedded server may leave it empty).
   int metrics_port() { return state_->metrics().port(); }
   // For tests, and for tools in the same process.
   BlockCache& cache() { return state_->cache(); }

@@ -42,8 +42,6 @@ StoreReactor::StoreReactor(ServiceState* state, grpc::CallbackServerContext* con
   }
 }
 
-StoreReactor::~StoreReactor() { state_->metrics().AddActiveStores(-1); }
-
 void StoreReactor::OnDone() {
   state_->stores().Remove(this);
   // Whoever called Finish may not have let go of the mutex yet.
@@ -96,6 +94,7 @@ void StoreReactor::Step() {
 
 void StoreReactor::End(const absl::Status& status) {
   if (std::exchange(ended_, true)) return;
+  state_->metrics().AddActiveStores(-1);
   session_.reset();  // gives the memory back; Work does not run now
   queued_.reset();
   if (status.ok()) state_->metrics().ObserveLatency(Latency::kStore, absl::Now() - start_);

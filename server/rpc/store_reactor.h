@@ -27,7 +27,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   void OnStalled() override;
 
  private:
-  ~StoreReactor() override;
+  ~StoreReactor() override = default;
 
   void OnReadDone(bool ok) override;
   void OnCancel() override;

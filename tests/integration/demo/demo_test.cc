@@ -43,7 +43,7 @@ struct Output {
   }
 };
 
-Output Run(const std::string& command) {
+Output RunCommand(const std::string& command) {
   // One thread for matrix products: a sanitizer cannot see into OpenBLAS's own.
   FILE* pipe = popen(absl::StrCat("OPENBLAS_NUM_THREADS=1 ", command, " 2>&1").c_str(), "r");
   EXPECT_NE(pipe, nullptr);
@@ -58,7 +58,7 @@ Output Run(const std::string& command) {
 }
 
 Output RunDemo(const std::string& options) {
-  return Run(
+  return RunCommand(
       absl::StrCat(TURBOKV_SOURCE_DIR, "/examples/run_demo.sh ", TURBOKV_BINARY_DIR, " ", options));
 }
 
@@ -156,9 +156,9 @@ TEST(Demo, SaysWhatIsWrong) {
 class DemoWorkers : public testing::Test {
  protected:
   void SetUp() override {
-    const Output started = Run(absl::StrCat(
+    const Output started = RunCommand(absl::StrCat(
         "log=$(mktemp); ", TURBOKV_BINARY_DIR,
-        "/turbokvd --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --memory 64MiB "
+        "/turbokvd --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --memory 256MiB "
         ">$log 2>&1 & pid=$!; for i in $(seq 100); do grep -q ' listening ' $log && break; "
         "sleep 0.1; done; echo $pid $(sed -n 's/.* port=\\([0-9]*\\).*/\\1/p' $log); rm $log"));
     const std::vector<std::string> words =
@@ -168,11 +168,11 @@ class DemoWorkers : public testing::Test {
     server_ = "127.0.0.1:" + words[1];
   }
 
-  void TearDown() override { Run("kill " + pid_); }
+  void TearDown() override { RunCommand("kill " + pid_); }
 
   Output Worker(const std::string& name, const std::string& options) const {
-    return Run(absl::StrCat(TURBOKV_BINARY_DIR, "/turbokv-demo-", name, " --server ", server_, " ",
-                            options));
+    return RunCommand(absl::StrCat(TURBOKV_BINARY_DIR, "/turbokv-demo-", name, " --server ",
+                                   server_, " ", options));
   }
 
   std::string pid_, server_;
