@@ -205,6 +205,8 @@ void BlockCache::Impl::PinPrefix(const Digest& spec_fingerprint, absl::Span<cons
                                  LeaseInfo* lease) {
   for (size_t begin = 0; begin < tags.size(); begin += kBatchEntries) {
     const auto batch = tags.subspan(begin, kBatchEntries);
+    // Most prompts are found whole or hardly at all.
+    lease->blocks.reserve(begin == 0 ? batch.size() : tags.size());
     if (PinPrefixOfBatch(spec_fingerprint, batch, lease) < batch.size()) return;
   }
 }
@@ -212,7 +214,6 @@ void BlockCache::Impl::PinPrefix(const Digest& spec_fingerprint, absl::Span<cons
 size_t BlockCache::Impl::PinPrefixOfBatch(const Digest& spec_fingerprint,
                                           absl::Span<const BlockTag> tags, LeaseInfo* lease) {
   std::array<EntryId, kBatchEntries> found;
-  lease->blocks.reserve(lease->blocks.size() + tags.size());
   const MutexLock lock(&mutex_);
   const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kBlock);
   if (record == nullptr) return 0;
