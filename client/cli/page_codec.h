@@ -1,11 +1,11 @@
 // The page codec of the offline commands.
 #pragma once
 
-#include "kernels/reference/codec.h"
+#include "kernels/cpu/codec.h"
 
 namespace turbokv::cli {
 
-using reference::DecodePage;
-using reference::EncodePage;
+using cpu::DecodePage;
+using cpu::EncodePage;
 
 }  // namespace turbokv::cli
