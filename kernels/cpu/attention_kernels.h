@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/format/codec.h"
+#include "kernels/format/head_groups.h"
 #include "kernels/format/tile.h"
 
 namespace turbokv::cpu {
@@ -40,5 +41,49 @@ constexpr size_t ValueSumsSize(int padded_dim) { return size_t{4} * padded_dim; 
 // sums = sums x rescale[row] + codes x weights. weights is [row][scale][128], tokens in tile order.
 void AccumulateValues(const PackedCodes& v, const float* weights, const float* rescale, int rows,
                       float* sums);
+
+// The first `count` (a multiple of 32) of a row of fp16 scales times `factor`, in tile order, kept
+// finite.
+void LoadTileScales(const uint8_t* fp16_scales, float factor, int count, float* scales);
+
+// What turns dots into scores:
+//   score = cap(sum over scales s of (dots[s] x scales[s] + q_sums[s] x minima[s]) + bias)
+// Everything but q_sums is [scale][128] in the same order of tokens.
+struct ScoreTerms {
+  const float* dots;
+  const float* scales;
+  const float* minima;  // null: none
+  const float* q_sums;
+  int scale_count;
+  float bias;
+  float soft_cap;  // 0: none
+};
+void CombineScores(const ScoreTerms& terms, int count, float* scores);
+
+float LargestScore(const float* scores, int count);
+
+// weights = exp(score - largest), or 0 below `threshold`. Scores may be -infinity; `largest` is
+// finite and not below any of them.
+struct WeightSums {
+  float all;  // dropped ones included
+  bool kept_any;
+};
+WeightSums ExpWeights(const float* scores, int count, float largest, float threshold,
+                      float* weights);
+
+void MultiplyWeights(const float* weights, const float* scales, int count, float* products);
+float Dot(const float* a, const float* b, int count);
+
+// dots[t] = values[t][head_dim] . q, and sums = sums x rescale + sum of weights[t] x values[t].
+void DotRows(const float* values, int tokens, int head_dim, const float* q, float* dots);
+void AddWeightedRows(const float* values, int tokens, int head_dim, const float* weights,
+                     float rescale, float* sums);
+
+// sums[c] of a channel from its four parts (ValueSumsSize), in channel order.
+void AddParts(const float* parts, int padded_dim, float* sums);
+
+// y = s2 * H(s1 * x) / sqrt(n) of every group, in place, and the reverse.
+void RotateRow(const HeadGroups& groups, float* values);
+void UnrotateRow(const HeadGroups& groups, float* values);
 
 }  // namespace turbokv::cpu

@@ -1,4 +1,4 @@
-// From codes to values of one head.
+// From codes to values of one head, and rotations of single vectors.
 #include "kernels/cpu/simd_targets.h"
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/code_readers-inl.h"
 #include "kernels/cpu/decode_kernels.h"
 #include "kernels/cpu/fast_fp16.h"
@@ -79,25 +80,57 @@ HWY_INLINE float ScaleAt(const uint8_t* scales, int row, int token) {
   return FastFp16ToFloat(bits);
 }
 
-// values = (values * step + min), rotation undone, of one group.
+// values = outer * H(inner * (values * step + min)) / sqrt(n) of one group: the rotation with
+// s1 inside and s2 outside, its reverse the other way round.
 template <int kChannels>
-HWY_INLINE void Unrotate(float step, float min, float* values) {
+HWY_INLINE void RotateScaled(float step, float min, const SignBits<float>& inner,
+                             const SignBits<float>& outer, float* values) {
   constexpr int kVectors = kChannels / kValueLanes;
-  static const SignBits<float> first_signs(kRotationSigns1);
-  static const SignBits<float> second_signs(kRotationSigns2);
   const ValueTag d;
   ValueVec x[kVectors];
   Unroll<kVectors>([&](auto i) HWY_ATTR {
     const auto y =
         hn::MulAdd(hn::LoadU(d, values + i * kValueLanes), hn::Set(d, step), hn::Set(d, min));
-    x[i] = hn::Xor(y, hn::Load(d, second_signs.bits + i * kValueLanes));
+    x[i] = hn::Xor(y, hn::Load(d, inner.bits + i * kValueLanes));
   });
   WalshHadamard<kVectors>(d, x);
   const auto factor = hn::Set(d, static_cast<float>(1.0 / std::sqrt(double{kChannels})));
   Unroll<kVectors>([&](auto i) HWY_ATTR {
-    const auto signs = hn::Load(d, first_signs.bits + i * kValueLanes);
+    const auto signs = hn::Load(d, outer.bits + i * kValueLanes);
     hn::StoreU(hn::Xor(hn::Mul(x[i], factor), signs), d, values + i * kValueLanes);
   });
+}
+
+struct RotationSigns {
+  SignBits<float> first{kRotationSigns1};
+  SignBits<float> second{kRotationSigns2};
+};
+
+const RotationSigns& Signs() {
+  static const RotationSigns signs;
+  return signs;
+}
+
+HWY_INLINE void Rotate(int channels, float* values) {
+  const auto rotate = channels == 64 ? RotateScaled<64> : RotateScaled<128>;
+  rotate(1, 0, Signs().first, Signs().second, values);
+}
+
+HWY_INLINE void Unrotate(int channels, float step, float min, float* values) {
+  const auto rotate = channels == 64 ? RotateScaled<64> : RotateScaled<128>;
+  rotate(step, min, Signs().second, Signs().first, values);
+}
+
+void RotateRowImpl(const HeadGroups& groups, float* values) {
+  for (int group = 0; group < groups.count; ++group) {
+    Rotate(groups.channels[group], values + groups.begin(group));
+  }
+}
+
+void UnrotateRowImpl(const HeadGroups& groups, float* values) {
+  for (int group = 0; group < groups.count; ++group) {
+    Unrotate(groups.channels[group], 1, 0, values + groups.begin(group));
+  }
 }
 
 HWY_INLINE void UnrotateToken(Codec codec, const uint8_t* scales, const HeadGroups& groups,
@@ -112,8 +145,7 @@ HWY_INLINE void UnrotateToken(Codec codec, const uint8_t* scales, const HeadGrou
       step =
           ScaleAt(scales, group, token) * static_cast<float>(CentroidScale(groups.channels[group]));
     }
-    const auto unrotate = groups.channels[group] == 64 ? Unrotate<64> : Unrotate<128>;
-    unrotate(step, min, values + groups.begin(group));
+    Unrotate(groups.channels[group], step, min, values + groups.begin(group));
   }
 }
 
@@ -162,6 +194,8 @@ namespace turbokv::cpu {
 HWY_EXPORT(CodesToFloatsImpl);
 HWY_EXPORT(ScaleAndUnrotateImpl);
 HWY_EXPORT(AddMeanImpl);
+HWY_EXPORT(RotateRowImpl);
+HWY_EXPORT(UnrotateRowImpl);
 
 void CodesToFloats(Codec codec, const void* codes, size_t count, float* values) {
   HWY_DYNAMIC_DISPATCH(CodesToFloatsImpl)(codec, codes, count, values);
@@ -174,6 +208,14 @@ void ScaleAndUnrotate(Codec codec, const uint8_t* scales, int tokens, int head_d
 
 void AddMean(const float* values, const float* mean, int head_dim, float* out) {
   HWY_DYNAMIC_DISPATCH(AddMeanImpl)(values, mean, head_dim, out);
+}
+
+void RotateRow(const HeadGroups& groups, float* values) {
+  HWY_DYNAMIC_DISPATCH(RotateRowImpl)(groups, values);
+}
+
+void UnrotateRow(const HeadGroups& groups, float* values) {
+  HWY_DYNAMIC_DISPATCH(UnrotateRowImpl)(groups, values);
 }
 
 }  // namespace turbokv::cpu

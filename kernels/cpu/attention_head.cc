@@ -1,0 +1,315 @@
+#include "kernels/cpu/attention_head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "kernels/cpu/encode_kernels.h"
+#include "kernels/cpu/tile_order.h"
+#include "kernels/format/rotation.h"
+#include "kernels/format/tensor_sections.h"
+
+namespace turbokv::cpu {
+namespace {
+
+constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+// 2^exponent x factor, as large as floats go.
+float ScaleFactor(double factor, int exponent) {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  return static_cast<float>(std::min(std::ldexp(factor, exponent), kLargest));
+}
+
+int RoundUpToTile(int tokens) { return (tokens + kTileTokens - 1) / kTileTokens * kTileTokens; }
+
+PackedCodes CodesOf(const TensorSections<const uint8_t>& sections, int count) {
+  const int channel_tiles = sections.padded_dim / kTileChannels;
+  int tiles_per_scale = channel_tiles;
+  if (TraitsOf(sections.codec).rotated) tiles_per_scale = kMaxGroupChannels / kTileChannels;
+  if (TraitsOf(sections.codec).scale_kind == ScaleKind::kBlockFp16) tiles_per_scale = 1;
+  return {sections.codec, sections.codes, channel_tiles, tiles_per_scale, count / kTileTokens};
+}
+
+// Scales, and minima of intN, of the first `count` tokens as [scale][128] in tile order, exponent
+// included. Returns whether there are minima.
+bool LoadScales(const TensorSections<const uint8_t>& sections, const HeadGroups& groups,
+                int exponent, int count, float* scales, float* minima) {
+  constexpr size_t kRowBytes = 2 * kPageTokens;
+  const float factor = ScaleFactor(1, exponent);
+  switch (TraitsOf(sections.codec).scale_kind) {
+    case ScaleKind::kNone:
+      std::fill(scales, scales + count, factor);
+      return false;
+    case ScaleKind::kHeadFp32: {
+      float scale;
+      std::memcpy(&scale, sections.scales, sizeof(scale));
+      std::fill(scales, scales + count, scale * factor);
+      return false;
+    }
+    case ScaleKind::kBlockFp16:
+      for (int block = 0; block < sections.padded_dim / kScaleBlockChannels; ++block) {
+        LoadTileScales(sections.scales + block * kRowBytes, factor, count,
+                       scales + block * kPageTokens);
+      }
+      return false;
+    case ScaleKind::kGroupFp16:
+      for (int group = 0; group < groups.count; ++group) {
+        LoadTileScales(sections.scales + group * kRowBytes,
+                       ScaleFactor(CentroidScale(groups.channels[group]), exponent), count,
+                       scales + group * kPageTokens);
+      }
+      return false;
+    case ScaleKind::kGroupStepMinFp16:
+      for (int group = 0; group < groups.count; ++group) {
+        const uint8_t* row = sections.scales + 2 * group * kRowBytes;
+        LoadTileScales(row, factor, count, scales + group * kPageTokens);
+        LoadTileScales(row + kRowBytes, factor, count, minima + group * kPageTokens);
+      }
+      return true;
+  }
+  return false;
+}
+
+void StoreInTileOrder(const float* from, int count, float* to) {
+  for (int c = 0; c < count; ++c) {
+    to[c / kTileOrderValues * kTileOrderValues + TileOrderOf(c % kTileOrderValues)] = from[c];
+  }
+}
+
+}  // namespace
+
+TokenRange VisibleTokens(const AttentionOptions& options, int64_t first_position, int64_t tokens,
+                         int64_t position) {
+  if (position < first_position) return {};
+  const int64_t offset = position - first_position;
+  const int64_t window = options.window_tokens;
+  return {window == 0 ? 0 : std::max<int64_t>(0, offset - (window - 1)),
+          std::min(offset, tokens - 1) + 1};
+}
+
+HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions& options,
+                             const SequenceKv& sequence, const AttentionQueries& queries,
+                             int64_t tokens, int kv_head)
+    : shape_(shape),
+      options_(options),
+      kv_head_(kv_head),
+      groups_(GroupsOf(shape.head_dim)),
+      rows_(static_cast<int>(queries.positions.size()) * (shape.q_heads / shape.kv_heads)),
+      padded_rows_(PaddedRows(rows_)) {
+  const int group_heads = shape.q_heads / shape.kv_heads;
+  const int dim = shape.head_dim;
+  plain_.dim = PaddedHeadDim(Codec::kBf16, dim);
+  rotated_.dim = groups_.padded_dim();
+  exact_.dim = dim;
+  q_.resize(static_cast<size_t>(rows_) * dim);
+  q_plain_.resize(static_cast<size_t>(padded_rows_) * plain_.dim);
+  q_rotated_.resize(static_cast<size_t>(padded_rows_) * rotated_.dim);
+  q_sums_.resize(static_cast<size_t>(rows_) * kMaxGroups);
+  for (int row = 0; row < rows_; ++row) {
+    const int query = row / group_heads;
+    visible_in_sequence_.push_back(
+        VisibleTokens(options, sequence.first_position, tokens, queries.positions[query]));
+    const int q_head = kv_head * group_heads + row % group_heads;
+    const float* q = queries.q + (static_cast<size_t>(query) * shape.q_heads + q_head) * dim;
+    float padded[kMaxHeadDim] = {};
+    for (int c = 0; c < dim; ++c) padded[c] = q[c] * options.softmax_scale;
+    std::copy(padded, padded + dim, q_.begin() + row * dim);
+    StoreInTileOrder(padded, plain_.dim, q_plain_.data() + row * plain_.dim);
+    RotateRow(groups_, padded);
+    StoreInTileOrder(padded, rotated_.dim, q_rotated_.data() + row * rotated_.dim);
+    for (int group = 0; group < groups_.count; ++group) {
+      const float* begin = padded + groups_.begin(group);
+      double sum = 0;
+      for (int c = 0; c < groups_.channels[group]; ++c) sum += begin[c];
+      q_sums_[row * kMaxGroups + group] = static_cast<float>(sum);
+    }
+  }
+  largest_.assign(rows_, kNone);
+  weight_.assign(rows_, 0.0);
+  visible_.resize(rows_);
+  rescale_.assign(padded_rows_, 0.0f);
+  offsets_.assign(static_cast<size_t>(padded_rows_) * kMaxGroups, 0.0f);
+  scores_.resize(static_cast<size_t>(rows_) * kPageTokens);
+}
+
+bool HeadAttention::FindVisible(int64_t first_token, int tokens) {
+  bool any = false;
+  for (int row = 0; row < rows_; ++row) {
+    const TokenRange& visible = visible_in_sequence_[row];
+    visible_[row] = {std::clamp<int64_t>(visible.begin - first_token, 0, tokens),
+                     std::clamp<int64_t>(visible.end - first_token, 0, tokens)};
+    any = any || !visible_[row].empty();
+  }
+  return any;
+}
+
+float HeadAttention::MeanScore(const float* mean, int exponent, int row) const {
+  constexpr double kLimit = std::numeric_limits<float>::max();
+  const float dot = Dot(mean, q_.data() + row * shape_.head_dim, shape_.head_dim);
+  return static_cast<float>(std::clamp(std::ldexp(double{dot}, exponent), -kLimit, kLimit));
+}
+
+void HeadAttention::ScorePage(const PageView& page, int count) {
+  const uint8_t* slice = page.Slice(kv_head_);
+  const TensorSections<const uint8_t> k(page.layout, PageTensor::kK, slice);
+  const PackedCodes codes = CodesOf(k, count);
+  const size_t row_dots = static_cast<size_t>(codes.scales()) * kPageTokens;
+  dots_.resize(std::max(dots_.size(), padded_rows_ * row_dots));
+  ScoreDots(codes, Query(TraitsOf(k.codec).rotated), padded_rows_, dots_.data());
+
+  const int exponent = page.header.k_exponent;
+  const bool affine = LoadScales(k, groups_, exponent, count, scales_, minima_);
+  float mean[kMaxHeadDim] = {};
+  const bool centred = page.layout.shape.k_mean;
+  if (centred) {
+    LoadHead({slice + page.layout.k_mean.offset_bytes, ValueType::kFp16, 0, 1, shape_.head_dim},
+             shape_.head_dim, mean);
+  }
+  for (int row = 0; row < rows_; ++row) {
+    const float bias = centred ? MeanScore(mean, exponent, row) : 0.0f;
+    CombineScores({dots_.data() + row * row_dots, scales_, affine ? minima_ : nullptr,
+                   q_sums_.data() + row * kMaxGroups, codes.scales(), bias, options_.soft_cap},
+                  count, scores_.data() + row * kPageTokens);
+  }
+}
+
+bool HeadAttention::UpdateSoftmax(int count, bool tile_order) {
+  bool kept_any = false;
+  for (int row = 0; row < rows_; ++row) {
+    float* scores = scores_.data() + row * kPageTokens;
+    const TokenRange visible = visible_[row];
+    if (visible.empty()) {
+      std::fill(scores, scores + count, 0.0f);
+      continue;
+    }
+    if (visible.begin > 0 || visible.end < count) {
+      for (int i = 0; i < count; ++i) {
+        const int token =
+            tile_order ? i / kTileTokens * kTileTokens + PositionAt(i % kTileTokens) : i;
+        if (token < visible.begin || token >= visible.end) scores[i] = kNone;
+      }
+    }
+    const float largest = std::max(largest_[row], LargestScore(scores, count));
+    const WeightSums sums = ExpWeights(scores, count, largest, options_.sparse_v_threshold, scores);
+    weight_[row] = weight_[row] * std::exp(double{largest_[row]} - largest) + sums.all;
+    largest_[row] = largest;
+    kept_any = kept_any || sums.kept_any;
+  }
+  return kept_any;
+}
+
+void HeadAttention::Rescale(ValueSums& target) {
+  if (target.sums.empty()) {
+    const bool by_parts = &target != &exact_;
+    const size_t row_size = by_parts ? ValueSumsSize(target.dim) : target.dim;
+    target.sums.assign(padded_rows_ * row_size, 0.0f);
+    target.largest.assign(padded_rows_, kNone);
+  }
+  for (int row = 0; row < rows_; ++row) {
+    rescale_[row] =
+        target.largest[row] == kNone ? 0.0f : std::exp(target.largest[row] - largest_[row]);
+    target.largest[row] = largest_[row];
+  }
+}
+
+void HeadAttention::AddPageValues(const PageView& page, int count) {
+  const TensorSections<const uint8_t> v(page.layout, PageTensor::kV, page.Slice(kv_head_));
+  const PackedCodes codes = CodesOf(v, count);
+  const bool rotated = TraitsOf(v.codec).rotated;
+  ValueSums& target = rotated ? rotated_ : plain_;
+  Rescale(target);
+  const bool affine = LoadScales(v, groups_, page.header.v_exponent, count, scales_, minima_);
+  const size_t row_weights = static_cast<size_t>(codes.scales()) * kPageTokens;
+  weights_.resize(std::max(weights_.size(), padded_rows_ * row_weights));
+  for (int row = 0; row < rows_; ++row) {
+    const float* weights = scores_.data() + row * kPageTokens;
+    for (int scale = 0; scale < codes.scales(); ++scale) {
+      MultiplyWeights(weights, scales_ + scale * kPageTokens, count,
+                      weights_.data() + row * row_weights + scale * kPageTokens);
+    }
+    for (int group = 0; rotated && group < groups_.count; ++group) {
+      float& offset = offsets_[row * kMaxGroups + group];
+      offset *= rescale_[row];
+      if (affine) offset += Dot(weights, minima_ + group * kPageTokens, count);
+    }
+  }
+  AccumulateValues(codes, weights_.data(), rescale_.data(), padded_rows_, target.sums.data());
+}
+
+void HeadAttention::AddPage(const PlacedPage& placed) {
+  const int tokens = placed.page.header.tokens;
+  if (!FindVisible(placed.first_token, tokens)) return;
+  const int count = RoundUpToTile(tokens);
+  ScorePage(placed.page, count);
+  if (UpdateSoftmax(count, /*tile_order=*/true)) AddPageValues(placed.page, count);
+}
+
+void HeadAttention::AddTailBlock(const HeadSource& k, const HeadSource& v, int64_t first_token) {
+  const int tokens = k.tokens;
+  if (!FindVisible(first_token, tokens)) return;
+  const int count = RoundUpToTile(tokens);  // what is behind the last token is not visible
+  values_.resize(static_cast<size_t>(kPageTokens) * shape_.head_dim);
+  std::fill(scales_, scales_ + count, 1.0f);
+  LoadHead(k, shape_.head_dim, values_.data());
+  for (int row = 0; row < rows_; ++row) {
+    float dots[kPageTokens] = {};
+    DotRows(values_.data(), tokens, shape_.head_dim, q_.data() + row * shape_.head_dim, dots);
+    CombineScores({dots, scales_, nullptr, nullptr, 1, 0.0f, options_.soft_cap}, count,
+                  scores_.data() + row * kPageTokens);
+  }
+  if (!UpdateSoftmax(count, /*tile_order=*/false)) return;
+  Rescale(exact_);
+  LoadHead(v, shape_.head_dim, values_.data());
+  for (int row = 0; row < rows_; ++row) {
+    AddWeightedRows(values_.data(), tokens, shape_.head_dim, scores_.data() + row * kPageTokens,
+                    rescale_[row], exact_.sums.data() + row * shape_.head_dim);
+  }
+}
+
+void HeadAttention::AddTail(const KvView& tail, int64_t first_token) {
+  const auto value_bytes = static_cast<ptrdiff_t>(ValueBytes(tail.type));
+  for (int begin = 0; begin < tail.tokens; begin += kPageTokens) {
+    const int tokens = std::min(kPageTokens, tail.tokens - begin);
+    const ptrdiff_t offset = begin * tail.token_stride + kv_head_ * tail.head_stride;
+    const auto block = [&](const void* data) {
+      return HeadSource{static_cast<const char*>(data) + offset * value_bytes, tail.type,
+                        tail.token_stride, tokens, shape_.head_dim};
+    };
+    AddTailBlock(block(tail.k), block(tail.v), first_token + begin);
+  }
+}
+
+void HeadAttention::TakeSums(const ValueSums& from, int row, float* sums) const {
+  if (&from == &exact_) {
+    std::copy_n(from.sums.data() + row * from.dim, from.dim, sums);
+    return;
+  }
+  AddParts(from.sums.data() + row * ValueSumsSize(from.dim), from.dim, sums);
+  if (&from == &plain_) return;
+  for (int group = 0; group < groups_.count; ++group) {
+    float* begin = sums + groups_.begin(group);
+    const float offset = offsets_[row * kMaxGroups + group];
+    for (int c = 0; c < groups_.channels[group]; ++c) begin[c] += offset;
+  }
+  UnrotateRow(groups_, sums);
+}
+
+PartialAttention HeadAttention::Finish() {
+  PartialAttention result{largest_, weight_, {}};
+  result.values.assign(static_cast<size_t>(rows_) * shape_.head_dim, 0.0f);
+  for (const ValueSums* part : {&rotated_, &plain_, &exact_}) {
+    if (part->sums.empty()) continue;
+    for (int row = 0; row < rows_; ++row) {
+      if (part->largest[row] == kNone) continue;
+      float sums[kMaxHeadDim];
+      TakeSums(*part, row, sums);
+      const float factor = std::exp(part->largest[row] - largest_[row]);
+      float* values = result.values.data() + row * shape_.head_dim;
+      for (int c = 0; c < shape_.head_dim; ++c) values[c] += factor * sums[c];
+    }
+  }
+  return result;
+}
+
+}  // namespace turbokv::cpu
