@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "client/cli/page_codec.h"
+#include "kernels/cpu/codec.h"
 #include "kernels/format/small_floats.h"
 
 namespace turbokv::cli {
@@ -30,7 +30,7 @@ absl::StatusOr<std::vector<PageBytes>> EncodeLayer(const Capture& capture, int l
     identity.first_token = static_cast<uint64_t>(first);
     PageBytes page(layout.page_bytes);
     const absl::Status status =
-        EncodePage(layout, identity, capture.View(layer, first, count), absl::MakeSpan(page));
+        cpu::EncodePage(layout, identity, capture.View(layer, first, count), absl::MakeSpan(page));
     if (!status.ok()) {
       return absl::Status(status.code(),
                           absl::StrCat("layer ", layer, ", page of tokens ", first, "..",
@@ -60,7 +60,7 @@ absl::Status DecodeInto(absl::Span<const uint8_t> page, int64_t first_token, Lay
   output.v = values->v.data() + offset;
   output.token_stride = values->head_dim;
   output.head_stride = static_cast<ptrdiff_t>(values->tokens) * values->head_dim;
-  DecodePage(view, output);
+  cpu::DecodePage(view, output);
   return absl::OkStatus();
 }
 
