@@ -53,6 +53,7 @@ stop() {
 }
 trap stop EXIT
 
+: >"$work_dir/server.log" # exists before the first look at it
 echo "=== turbokvd ==="
 "$bin_dir/turbokvd" --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --memory 256MiB \
   2>"$work_dir/server.log" &

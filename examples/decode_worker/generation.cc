@@ -32,6 +32,13 @@ absl::StatusOr<Generation> Generate(const LlamaModel& model, absl::Span<const in
   return generation;
 }
 
+int64_t SameFirstTokens(const Generation& one, const Generation& other) {
+  return std::mismatch(one.tokens.begin(), one.tokens.end(), other.tokens.begin(),
+                       other.tokens.end())
+             .first -
+         one.tokens.begin();
+}
+
 Comparison Compare(const Generation& base, const Generation& other) {
   const size_t count = base.tokens.size();
   const size_t vocab = base.logits.size() / count;

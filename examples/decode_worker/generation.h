@@ -32,6 +32,9 @@ struct Comparison {
   double top1_agreement = 0;
 };
 
+// How many tokens two generations share before they part ways.
+int64_t SameFirstTokens(const Generation& one, const Generation& other);
+
 // Of two generations of the same tokens.
 Comparison Compare(const Generation& base, const Generation& other);
 

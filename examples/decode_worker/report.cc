@@ -19,6 +19,12 @@ void PrintBytes(const char* label, int64_t raw_bytes, int64_t bytes) {
 }  // namespace
 
 void PrintTable(const DemoResult& result) {
+  if (result.same_first_tokens == result.generated_tokens) {
+    std::printf("Both texts are the same.\n");
+  } else {
+    std::printf("The texts share their first %lld tokens; then one other draw leads elsewhere.\n",
+                static_cast<long long>(result.same_first_tokens));
+  }
   std::printf("%-44s %12s %12s\n", "", "bf16", "compressed");
   if (result.block_kept_bytes == 0) {
     std::printf("The prompt fills no block of 128 tokens: nothing of it is compressed.\n");

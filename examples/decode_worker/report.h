@@ -16,8 +16,9 @@ struct DemoResult {
   // K/V of the pages that were fetched (the tail's are not among them), likewise.
   int64_t wire_raw_bytes = 0;
   int64_t wire_bytes = 0;
-  Comparison comparison;
-  double packed_token_ms = 0;  // mean time of a token, on packed pages and on bf16
+  int64_t same_first_tokens = 0;  // of the two texts
+  Comparison comparison;          // on the tokens of the compressed one
+  double packed_token_ms = 0;     // mean time of a token, on packed pages and on bf16
   double bf16_token_ms = 0;
   double ttft_ms = 0;   // from the lookup to the first token
   double store_ms = 0;  // told by the prefill worker; NaN when it was not

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace turbokv::examples {
 
@@ -30,22 +31,15 @@ double KlDivergence(absl::Span<const float> base, absl::Span<const float> other)
 }
 
 int32_t Sampler::Draw(absl::Span<const float> logits, int32_t excluded) {
-  const float largest = *std::max_element(logits.begin(), logits.end());
-  std::vector<double> weights(logits.size());
-  double sum = 0;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (static_cast<int32_t>(i) == excluded) continue;
-    weights[i] = std::exp((double{logits[i]} - largest) / temperature_);
-    sum += weights[i];
-  }
-  // Not std::uniform_real_distribution: its result differs between standard libraries.
-  double rest = static_cast<double>(random_() >> 11) * 0x1p-53 * sum;
   int32_t drawn = excluded;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] == 0) continue;
+  double highest = -std::numeric_limits<double>::infinity();
+  for (size_t i = 0; i < logits.size(); ++i) {
+    // Not std::uniform_real_distribution: its result differs between standard libraries.
+    const double uniform = (static_cast<double>(random_() >> 11) + 0.5) * 0x1p-53;
+    const double score = logits[i] / temperature_ - std::log(-std::log(uniform));
+    if (static_cast<int32_t>(i) == excluded || score <= highest) continue;
+    highest = score;
     drawn = static_cast<int32_t>(i);
-    rest -= weights[i];
-    if (rest < 0) break;
   }
   return drawn;
 }

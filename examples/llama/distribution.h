@@ -18,7 +18,8 @@ int32_t MostLikely(absl::Span<const float> logits);
 // KL(softmax(base) || softmax(other)), in nats.
 double KlDivergence(absl::Span<const float> base, absl::Span<const float> other);
 
-// Draws tokens from softmax(logits / temperature); the same seed draws the same tokens.
+// Draws tokens from softmax(logits / temperature); the same seed draws the same tokens, and, where
+// distributions differ a little, seldom another one: each token has its own (Gumbel) noise.
 class Sampler {
  public:
   Sampler(double temperature, uint64_t seed) : temperature_(temperature), random_(seed) {}

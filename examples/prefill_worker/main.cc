@@ -80,6 +80,7 @@ absl::Status Run(const DemoFlags& flags) {
 }  // namespace turbokv::examples
 
 int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // progress shows through a pipe too
   turbokv::examples::DemoFlags flags;
   CLI::App app(
       "Runs a prompt through a model and streams every layer's K/V to turbokvd while the model\n"
