@@ -1,5 +1,6 @@
 #include "client/channel.h"
 
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,12 @@ grpc::ChannelArguments ClientArguments() {
 }
 
 }  // namespace
+
+void TuneGrpcForBulk() {
+  // SO_RCVLOWAT, so that a reader wakes for a whole frame, and read buffers of a frame's size.
+  setenv("GRPC_EXPERIMENTS", "tcp_rcv_lowat,tcp_frame_size_tuning,tcp_read_chunks",
+         /*overwrite=*/0);
+}
 
 absl::StatusOr<std::shared_ptr<CacheChannel>> CacheChannel::Connect(const ChannelOptions& options) {
   TURBOKV_RETURN_IF_ERROR(CheckIdentityName("tenant", options.tenant));

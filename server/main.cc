@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "base/logging.h"
+#include "client/channel.h"
 #include "grpc/support/log.h"
 #include "server/config/config.h"
 #include "server/rpc/server.h"
@@ -44,6 +45,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "turbokvd: %s\n", std::string(level.message()).c_str());
     return kExitUsage;
   }
+  TuneGrpcForBulk();
   gpr_set_log_function(&LogFromGrpc);
   const sigset_t signals = BlockSignals();
   const absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config);

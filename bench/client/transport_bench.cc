@@ -301,6 +301,7 @@ void Run(const Options& options) {
 }  // namespace turbokv::bench
 
 int main(int argc, char** argv) {
+  turbokv::TuneGrpcForBulk();
   turbokv::bench::Run(turbokv::bench::ParseOptions(argc, argv));
   return 0;
 }

@@ -10,6 +10,7 @@ namespace turbokv {
 namespace {
 
 constexpr char kStoreMethod[] = "/turbokv.v1.CacheService/Store";
+constexpr size_t kMaxQueuedBytes = size_t{1} << 20;
 
 }  // namespace
 
@@ -29,14 +30,14 @@ StoreCall::~StoreCall() {
   WaitForEnd().IgnoreError();
 }
 
-absl::Status StoreCall::Write(const grpc::ByteBuffer& message) {
+absl::Status StoreCall::Write(grpc::ByteBuffer message) {
   {
     MutexLock lock(&mutex_);
-    while (writing_ && !broken_) changed_.wait(mutex_);
+    while (queued_bytes_ >= kMaxQueuedBytes && !broken_) changed_.wait(mutex_);
     if (!broken_) {
-      writing_ = true;
-      message_ = message;
-      StartWrite(&message_);
+      queued_bytes_ += message.Length();
+      queue_.push_back(std::move(message));
+      if (queue_.size() == 1) WriteNext();
       return absl::OkStatus();
     }
   }
@@ -45,10 +46,14 @@ absl::Status StoreCall::Write(const grpc::ByteBuffer& message) {
   return absl::InternalError("the server ended the store before it was complete");
 }
 
+void StoreCall::WriteNext() {
+  if (!queue_.empty() && !broken_) StartWrite(&queue_.front());
+}
+
 absl::StatusOr<v1::StoreResponse> StoreCall::Finish() {
   {
     MutexLock lock(&mutex_);
-    while (writing_ && !broken_) changed_.wait(mutex_);
+    while (!queue_.empty() && !broken_) changed_.wait(mutex_);
     if (!broken_) StartWritesDone();
   }
   LetGo();
@@ -72,10 +77,12 @@ absl::Status StoreCall::WaitForEnd() {
 
 void StoreCall::OnWriteDone(bool ok) {
   MutexLock lock(&mutex_);
-  writing_ = false;
-  message_.Clear();  // lets go of borrowed payload
+  queued_bytes_ -= queue_.front().Length();
+  queue_.pop_front();  // lets go of borrowed payload
   if (!ok) broken_ = true;
-  changed_.notify_all();
+  WriteNext();
+  // The writer is woken once for several messages, not for each.
+  if (queued_bytes_ <= kMaxQueuedBytes / 2 || broken_) changed_.notify_all();
 }
 
 void StoreCall::OnReadDone(bool ok) {
@@ -89,6 +96,7 @@ void StoreCall::OnReadDone(bool ok) {
 void StoreCall::OnDone(const grpc::Status& status) {
   MutexLock lock(&mutex_);
   status_ = status;
+  queue_.clear();
   done_ = true;
   changed_.notify_all();
 }

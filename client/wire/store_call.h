@@ -1,6 +1,7 @@
 // One client-streaming Store call, driven by one thread, sent in the background.
 #pragma once
 
+#include <deque>
 #include <memory>
 
 #include "absl/status/status.h"
@@ -22,9 +23,9 @@ class StoreCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   StoreCall(std::shared_ptr<CacheChannel> channel, absl::Duration timeout);
   ~StoreCall();
 
-  // Queues one message behind at most one other; waits for that one. An error is the call's end,
-  // with the server's reason.
-  absl::Status Write(const grpc::ByteBuffer& message);
+  // Queues a message, and waits while kMaxQueuedBytes are queued. An error is the call's end, with
+  // the server's reason.
+  absl::Status Write(grpc::ByteBuffer message);
 
   // Closes this side and waits for the answer.
   absl::StatusOr<v1::StoreResponse> Finish();
@@ -34,19 +35,21 @@ class StoreCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   void OnReadDone(bool ok) override;
   void OnDone(const grpc::Status& status) override;
 
+  // Starts the next write, if there is one.
+  void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LetGo();  // allows OnDone; once
   absl::Status WaitForEnd();
 
   const std::shared_ptr<CacheChannel> channel_;
   grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub_;
   grpc::ClientContext context_;
-  grpc::ByteBuffer message_;  // being written
   grpc::ByteBuffer response_;
   bool held_ = true;
 
   Mutex mutex_;
   CondVar changed_;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);  // the first is being written
+  size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the server will take nothing more
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;

@@ -36,7 +36,7 @@ StoreReactor::StoreReactor(ServiceState* state, grpc::CallbackServerContext* con
   if (admitted.ok()) admitted = state_->stores().Add(this);
   MutexLock lock(&mutex_);
   if (admitted.ok()) {
-    Step();
+    Step();  // nothing has come yet: it only starts reading
   } else {
     End(admitted);
   }
@@ -50,16 +50,20 @@ void StoreReactor::OnDone() {
 }
 
 void StoreReactor::OnReadDone(bool ok) {
-  MutexLock lock(&mutex_);
-  Touch();
-  reading_ = false;
-  if (ok) {
-    queued_ = std::move(read_buffer_);
-    read_buffer_.Clear();
-  } else {
-    closed_ = true;
+  std::optional<Job> job;
+  {
+    MutexLock lock(&mutex_);
+    Touch();
+    reading_ = false;
+    if (ok) {
+      queued_ = std::move(read_buffer_);
+      read_buffer_.Clear();
+    } else {
+      closed_ = true;
+    }
+    job = Step();
   }
-  Step();
+  Run(std::move(job));
 }
 
 void StoreReactor::OnCancel() {
@@ -75,21 +79,21 @@ void StoreReactor::OnStalled() {
       "the stream sent nothing for ", absl::FormatDuration(state_->config().stall_timeout))));
 }
 
-void StoreReactor::Step() {
-  if (ended_) return;
+std::optional<StoreReactor::Job> StoreReactor::Step() {
+  std::optional<Job> job;
+  if (ended_) return job;
   if (!busy_ && queued_) {
-    busy_ = true;
-    auto message = std::make_shared<grpc::ByteBuffer>(std::move(*queued_));
+    job.emplace(Job{std::make_unique<grpc::ByteBuffer>(*queued_)});
     queued_.reset();
-    state_->encode_pool().Schedule([this, message] { Work(message.get()); });
   } else if (!busy_ && closed_) {
-    busy_ = true;
-    state_->encode_pool().Schedule([this] { Work(nullptr); });
+    job.emplace();
   }
+  if (job) busy_ = true;
   if (!reading_ && !queued_ && !closed_) {
     reading_ = true;
     StartRead(&read_buffer_);
   }
+  return job;
 }
 
 void StoreReactor::End(const absl::Status& status) {
@@ -101,20 +105,31 @@ void StoreReactor::End(const absl::Status& status) {
   Finish(state_->End(kMethod, status, context_));
 }
 
-void StoreReactor::Work(const grpc::ByteBuffer* message) {
-  const absl::Status status = message != nullptr ? Process(*message) : Publish();
+void StoreReactor::Run(std::optional<Job> job) {
+  while (job) {
+    if (encodes_) {
+      auto shared = std::make_shared<Job>(*std::move(job));
+      state_->encode_pool().Schedule([this, shared] { Run(Work(*shared)); });
+      return;
+    }
+    job = Work(*job);
+  }
+}
+
+std::optional<StoreReactor::Job> StoreReactor::Work(const Job& job) {
+  const bool last = job.message == nullptr;
+  const absl::Status status = last ? Publish() : Process(*job.message);
   MutexLock lock(&mutex_);
   Touch();
   busy_ = false;
-  if (!status.ok()) {
+  if (!status.ok() || last) {
     End(status);
-  } else if (message == nullptr) {
-    End(absl::OkStatus());
   } else if (cancelled_) {
     End(absl::CancelledError("the client has gone"));
   } else {
-    Step();
+    return Step();
   }
+  return std::nullopt;
 }
 
 absl::Status StoreReactor::Process(const grpc::ByteBuffer& message) {
@@ -151,6 +166,7 @@ absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
   announcement.block_keys = open.block_keys();
   announcement.tail_key = open.tail_key();
   TURBOKV_ASSIGN_OR_RETURN(StorePlan plan, PlanStore(announcement));
+  encodes_ = plan.encoding == StoreEncoding::kRaw;
   TURBOKV_ASSIGN_OR_RETURN(session_,
                            StoreSession::Open(state_->store_environment(), owner, std::move(plan)));
   return absl::OkStatus();

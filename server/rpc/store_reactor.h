@@ -1,4 +1,7 @@
-// One Store call: reads messages, hands them to a session on the encode threads, answers.
+// One Store call: reads messages, hands them to a session, answers.
+//
+// Raw K/V is processed on the encode threads; encoded pages, which are only copied and checked, on
+// the thread that read them.
 //
 // States, guarded by mutex_: at most one message is being processed (busy_), and at most one more
 // has been read (queued_); a third is read only when there is room for it. That bounds the memory
@@ -33,12 +36,18 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   void OnCancel() override;
   void OnDone() override;
 
-  // Starts whatever can go on.
-  void Step() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What is to be processed next: a message, or (null) the end of the stream.
+  struct Job {
+    std::unique_ptr<grpc::ByteBuffer> message;
+  };
+  // Starts reading, and takes the next job, if they can go on.
+  std::optional<Job> Step() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  // On an encode thread; only one of them runs at a time.
-  void Work(const grpc::ByteBuffer* message);
+  // Processes jobs one after the other, here or on an encode thread. Only one job is under way at a
+  // time. The reactor may be gone when it returns.
+  void Run(std::optional<Job> job);
+  std::optional<Job> Work(const Job& job);
   absl::Status Process(const grpc::ByteBuffer& message);
   absl::Status Open(const v1::StoreOpen& open);
   absl::Status Publish();
@@ -49,7 +58,8 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   const absl::Time start_;
   grpc::ByteBuffer read_buffer_;
   v1::StoreRequest fields_;
-  std::unique_ptr<StoreSession> session_;  // touched by Work alone
+  std::unique_ptr<StoreSession> session_;  // touched by jobs alone
+  bool encodes_ = true;                    // until the announcement says otherwise; as session_
 
   Mutex mutex_;
   std::optional<grpc::ByteBuffer> queued_ ABSL_GUARDED_BY(mutex_);
