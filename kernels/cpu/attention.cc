@@ -177,7 +177,9 @@ absl::Status DecodeAttention(const AttentionShape& shape, const AttentionOptions
     const size_t range = task % ranges;
     HeadAttention head(shape, options, sequence, queries, tokens, static_cast<int>(task / ranges));
     const size_t end = pages.size() * (range + 1) / ranges;
-    for (size_t i = pages.size() * range / ranges; i < end; ++i) head.AddPage(pages[i]);
+    for (size_t i = pages.size() * range / ranges; i < end; ++i) {
+      head.AddPage(pages[i], i + 1 < end ? &pages[i + 1].page : nullptr);
+    }
     if (range + 1 == ranges) head.AddTail(sequence.tail, page_tokens);
     parts[task] = head.Finish();
   });

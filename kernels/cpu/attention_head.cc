@@ -23,12 +23,14 @@ float ScaleFactor(double factor, int exponent) {
 
 int RoundUpToTile(int tokens) { return (tokens + kTileTokens - 1) / kTileTokens * kTileTokens; }
 
-PackedCodes CodesOf(const TensorSections<const uint8_t>& sections, int count) {
+PackedCodes CodesOf(const TensorSections<const uint8_t>& sections, int count,
+                    absl::Span<const uint8_t> next) {
   const int channel_tiles = sections.padded_dim / kTileChannels;
   int tiles_per_scale = channel_tiles;
   if (TraitsOf(sections.codec).rotated) tiles_per_scale = kMaxGroupChannels / kTileChannels;
   if (TraitsOf(sections.codec).scale_kind == ScaleKind::kBlockFp16) tiles_per_scale = 1;
-  return {sections.codec, sections.codes, channel_tiles, tiles_per_scale, count / kTileTokens};
+  return {sections.codec,  sections.codes,      channel_tiles,
+          tiles_per_scale, count / kTileTokens, next};
 }
 
 // Scales, and minima of intN, of the first `count` tokens as [scale][128] in tile order, exponent
@@ -69,6 +71,17 @@ bool LoadScales(const TensorSections<const uint8_t>& sections, const HeadGroups&
       return true;
   }
   return false;
+}
+
+// What is read of a slice before its softmax, and after.
+absl::Span<const uint8_t> ReadForScores(const PageView* page, int kv_head) {
+  if (page == nullptr) return {};
+  return {page->Slice(kv_head), page->layout.k_codes.size_bytes};
+}
+
+absl::Span<const uint8_t> ReadAfterScores(const PageView& page, int kv_head) {
+  const size_t begin = page.layout.v_codes.offset_bytes;
+  return {page.Slice(kv_head) + begin, page.layout.slice_bytes - begin};
 }
 
 void StoreInTileOrder(const float* from, int count, float* to) {
@@ -153,7 +166,7 @@ float HeadAttention::MeanScore(const float* mean, int exponent, int row) const {
 void HeadAttention::ScorePage(const PageView& page, int count) {
   const uint8_t* slice = page.Slice(kv_head_);
   const TensorSections<const uint8_t> k(page.layout, PageTensor::kK, slice);
-  const PackedCodes codes = CodesOf(k, count);
+  const PackedCodes codes = CodesOf(k, count, ReadAfterScores(page, kv_head_));
   const size_t row_dots = static_cast<size_t>(codes.scales()) * kPageTokens;
   dots_.resize(std::max(dots_.size(), padded_rows_ * row_dots));
   ScoreDots(codes, Query(TraitsOf(k.codec).rotated), padded_rows_, dots_.data());
@@ -213,9 +226,9 @@ void HeadAttention::Rescale(ValueSums& target) {
   }
 }
 
-void HeadAttention::AddPageValues(const PageView& page, int count) {
+void HeadAttention::AddPageValues(const PageView& page, const PageView* next, int count) {
   const TensorSections<const uint8_t> v(page.layout, PageTensor::kV, page.Slice(kv_head_));
-  const PackedCodes codes = CodesOf(v, count);
+  const PackedCodes codes = CodesOf(v, count, ReadForScores(next, kv_head_));
   const bool rotated = TraitsOf(v.codec).rotated;
   ValueSums& target = rotated ? rotated_ : plain_;
   Rescale(target);
@@ -237,12 +250,12 @@ void HeadAttention::AddPageValues(const PageView& page, int count) {
   AccumulateValues(codes, weights_.data(), rescale_.data(), padded_rows_, target.sums.data());
 }
 
-void HeadAttention::AddPage(const PlacedPage& placed) {
+void HeadAttention::AddPage(const PlacedPage& placed, const PageView* next) {
   const int tokens = placed.page.header.tokens;
   if (!FindVisible(placed.first_token, tokens)) return;
   const int count = RoundUpToTile(tokens);
   ScorePage(placed.page, count);
-  if (UpdateSoftmax(count, /*tile_order=*/true)) AddPageValues(placed.page, count);
+  if (UpdateSoftmax(count, /*tile_order=*/true)) AddPageValues(placed.page, next, count);
 }
 
 void HeadAttention::AddTailBlock(const HeadSource& k, const HeadSource& v, int64_t first_token) {

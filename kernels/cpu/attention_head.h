@@ -46,7 +46,8 @@ class HeadAttention {
                 const SequenceKv& sequence, const AttentionQueries& queries, int64_t tokens,
                 int kv_head);
 
-  void AddPage(const PlacedPage& placed);
+  // `next`: the page that comes after, null for none; its first bytes are fetched meanwhile.
+  void AddPage(const PlacedPage& placed, const PageView* next);
   // `first_token`: the offset of the tail's first token in the sequence.
   void AddTail(const KvView& tail, int64_t first_token);
 
@@ -65,7 +66,7 @@ class HeadAttention {
   float MeanScore(const float* mean, int exponent, int row) const;
   // Softmax of scores_, `count` a row; returns whether any weight is left.
   bool UpdateSoftmax(int count, bool tile_order);
-  void AddPageValues(const PageView& page, int count);
+  void AddPageValues(const PageView& page, const PageView* next, int count);
   void Rescale(ValueSums& target);
   void AddTailBlock(const HeadSource& k, const HeadSource& v, int64_t first_token);
   void TakeSums(const ValueSums& from, int row, float* sums) const;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/format/codec.h"
 #include "kernels/format/head_groups.h"
 #include "kernels/format/tile.h"
@@ -26,6 +27,9 @@ struct PackedCodes {
   int channel_tiles;    // padded_dim / 32
   int tiles_per_scale;  // channel tiles that share a scale: 1, 2, 4 or all
   int token_tiles;      // 32-token blocks that hold tokens, 1..4
+  // What will be read after these codes, fetched into the cache meanwhile: slices are too short for
+  // the hardware to see where they lead. May be empty.
+  absl::Span<const uint8_t> next;
 
   int scales() const { return (channel_tiles + tiles_per_scale - 1) / tiles_per_scale; }
 };

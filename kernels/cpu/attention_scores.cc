@@ -59,6 +59,7 @@ HWY_INLINE void ScoreRows(const Reader& reader, const PackedCodes& k, const floa
   const size_t q_stride = static_cast<size_t>(k.channel_tiles) * kTileChannels;
   const size_t dots_stride = static_cast<size_t>(k.scales()) * kPageTokens;
   for (int block = 0; block < k.token_tiles; ++block) {
+    PrefetchPart(k.next, block, k.token_tiles);
     for (int scale = 0; scale < k.scales(); ++scale) {
       const int first = scale * k.tiles_per_scale;
       const int count = std::min(k.tiles_per_scale, k.channel_tiles - first);

@@ -20,6 +20,7 @@ HWY_INLINE void AccumulateRows(const Reader& reader, const PackedCodes& v, const
   const size_t weights_stride = static_cast<size_t>(v.scales()) * kPageTokens;
   const size_t sums_stride = ValueSumsSize(v.channel_tiles * kTileChannels);
   for (int tile = 0; tile < v.channel_tiles; ++tile) {
+    PrefetchPart(v.next, tile, v.channel_tiles);
     const int scale = tile / v.tiles_per_scale;
     const TileColumn column{v.codes + tile * tile_bytes, v.channel_tiles * tile_bytes,
                             v.token_tiles, 0};

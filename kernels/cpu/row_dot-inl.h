@@ -7,11 +7,22 @@
 #define KERNELS_CPU_ROW_DOT_INL_H_
 #endif
 
+#include "absl/types/span.h"
+#include "hwy/cache_control.h"
 #include "kernels/cpu/code_readers-inl.h"
 #include "kernels/cpu/tile_order.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace turbokv::cpu::HWY_NAMESPACE {
+
+// Fetches part `part` of `parts` of `bytes` into the cache.
+HWY_INLINE void PrefetchPart(absl::Span<const uint8_t> bytes, int part, int parts) {
+  constexpr size_t kCacheLineBytes = 64;
+  const size_t end = bytes.size() * (part + 1) / parts;
+  for (size_t i = bytes.size() * part / parts; i < end; i += kCacheLineBytes) {
+    hwy::Prefetch(bytes.data() + i);
+  }
+}
 
 // n-tiles `n` and `n + 1` of `count` tiles, `stride_bytes` apart.
 struct TileColumn {

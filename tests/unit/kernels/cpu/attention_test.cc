@@ -68,65 +68,65 @@ class Harness {
     for (float& value : q_) value = 1.5f * normal(rng);
   }
 
-  Results results;
-  results.out.assign(q_.size(), 123.0f);
-  results.lse.assign(case_.positions.size() * case_.shape.q_heads, 123.0f);
-  const SequenceKv sequence{spans_, case_.first_position, tail_.view()};
-  const AttentionQueries queries{case_.positions, q_.data(), results.out.data(),
-                                 results.lse.data()};
-  const absl::Status status =
-      reference ? reference::DecodeAttention(case_.shape, case_.options, sequence, queries)
-                : cpu::DecodeAttention(case_.shape, case_.options, sequence, queries, pool);
-  EXPECT_TRUE(status.ok()) << status;
-  return results;
-}
-
-// Largest error of a row's output relative to the norm of that row.
-double
-Compare(const Results& actual, const Results& expected) const {
-  double worst = 0;
-  const int dim = case_.shape.head_dim;
-  for (size_t row = 0; row < expected.lse.size(); ++row) {
-    double error = 0, norm = 0;
-    for (int c = 0; c < dim; ++c) {
-      const double a = actual.out[row * dim + c], e = expected.out[row * dim + c];
-      error += (a - e) * (a - e);
-      norm += e * e;
-    }
-    if (norm == 0) {
-      EXPECT_EQ(error, 0);
-    } else {
-      worst = std::max(worst, std::sqrt(error / norm));
-    }
-    if (std::isinf(expected.lse[row])) {
-      EXPECT_EQ(actual.lse[row], expected.lse[row]);
-    } else {
-      EXPECT_NEAR(actual.lse[row], expected.lse[row], 1e-5 * (1 + std::abs(expected.lse[row])));
-    }
+  Results Run(ThreadPool* pool, bool reference) const {
+    Results results;
+    results.out.assign(q_.size(), 123.0f);
+    results.lse.assign(case_.positions.size() * case_.shape.q_heads, 123.0f);
+    const SequenceKv sequence{spans_, case_.first_position, tail_.view()};
+    const AttentionQueries queries{case_.positions, q_.data(), results.out.data(),
+                                   results.lse.data()};
+    const absl::Status status =
+        reference ? reference::DecodeAttention(case_.shape, case_.options, sequence, queries)
+                  : cpu::DecodeAttention(case_.shape, case_.options, sequence, queries, pool);
+    EXPECT_TRUE(status.ok()) << status;
+    return results;
   }
-  return worst;
-}
 
-void ExpectMatch(double tolerance = 1e-5, ThreadPool* pool = nullptr) const {
-  const double error = Compare(Run(pool, false), Run(nullptr, true));
-  EXPECT_LE(error, tolerance);
-}
+  // Largest error of a row's output relative to the norm of that row.
+  double Compare(const Results& actual, const Results& expected) const {
+    double worst = 0;
+    const int dim = case_.shape.head_dim;
+    for (size_t row = 0; row < expected.lse.size(); ++row) {
+      double error = 0, norm = 0;
+      for (int c = 0; c < dim; ++c) {
+        const double a = actual.out[row * dim + c], e = expected.out[row * dim + c];
+        error += (a - e) * (a - e);
+        norm += e * e;
+      }
+      if (norm == 0) {
+        EXPECT_EQ(error, 0);
+      } else {
+        worst = std::max(worst, std::sqrt(error / norm));
+      }
+      if (std::isinf(expected.lse[row])) {
+        EXPECT_EQ(actual.lse[row], expected.lse[row]);
+      } else {
+        EXPECT_NEAR(actual.lse[row], expected.lse[row], 1e-5 * (1 + std::abs(expected.lse[row])));
+      }
+    }
+    return worst;
+  }
 
-private:
-TestKv MakeKv(int tokens, uint32_t seed) const {
-  const TestKv::ValueFn gaussian = GaussianValues(seed);
-  const float scale = case_.value_scale;
-  return TestKv(case_.type, case_.order, tokens, case_.shape.kv_heads, case_.shape.head_dim,
-                [&](bool is_v, int token, int head, int c) {
-                  return scale * gaussian(is_v, token, head, c);
-                });
-}
+  void ExpectMatch(double tolerance = 1e-5, ThreadPool* pool = nullptr) const {
+    const double error = Compare(Run(pool, false), Run(nullptr, true));
+    EXPECT_LE(error, tolerance);
+  }
 
-Case case_;
-TestKv tail_;
-std::vector<std::vector<uint8_t>> pages_;
-std::vector<absl::Span<const uint8_t>> spans_;
-std::vector<float> q_;
+ private:
+  TestKv MakeKv(int tokens, uint32_t seed) const {
+    const TestKv::ValueFn gaussian = GaussianValues(seed);
+    const float scale = case_.value_scale;
+    return TestKv(case_.type, case_.order, tokens, case_.shape.kv_heads, case_.shape.head_dim,
+                  [&](bool is_v, int token, int head, int c) {
+                    return scale * gaussian(is_v, token, head, c);
+                  });
+  }
+
+  Case case_;
+  TestKv tail_;
+  std::vector<std::vector<uint8_t>> pages_;
+  std::vector<absl::Span<const uint8_t>> spans_;
+  std::vector<float> q_;
 };
 
 TEST(DecodeAttentionTest, MatchesTheReferenceForEveryPairOfCodecs) {
