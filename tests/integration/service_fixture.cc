@@ -17,7 +17,7 @@ ServerConfig TestConfig() {
   config.listen = "127.0.0.1:0";
   config.metrics_listen = "";  // its shutdown takes two seconds
   config.memory_bytes = size_t{64} << 20;
-  config.slab_bytes = size_t{4} << 20;
+  config.slab_bytes = size_t{8} << 20;
   config.encode_threads = 2;
   config.distortion_sample_rate = 1.0;
   return config;
