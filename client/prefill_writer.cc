@@ -165,7 +165,9 @@ class PrefillWriter::Impl {
   }
 
   absl::StatusOr<StoreResult> Finish() {
-    absl::StatusOr<v1::StoreResponse> response = call_->Finish();
+    if (call_ == nullptr) return AlreadyFinished();
+    const absl::StatusOr<v1::StoreResponse> response = call_->Finish();
+    call_.reset();  // a call that failed keeps the message it could not send
     loan_.WaitForReturn();
     if (!response.ok()) return response.status();
     StoreResult result;
@@ -180,7 +182,12 @@ class PrefillWriter::Impl {
   }
 
  private:
+  static absl::Status AlreadyFinished() {
+    return absl::FailedPreconditionError("the store is finished");
+  }
+
   absl::Status CheckLayer(int layer, bool pages) const {
+    if (call_ == nullptr) return AlreadyFinished();
     if (pages != pages_) {
       return absl::FailedPreconditionError(pages_ ? "this writer takes pages: use WritePage"
                                                   : "this writer takes K/V: use WriteLayer");
