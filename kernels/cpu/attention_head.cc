@@ -15,9 +15,17 @@ namespace {
 
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
+// Rounding to 16 bits (integer_dot-inl.h): the root mean square of its error relative to the
+// largest value, what it may add to the error of scores and of sums of V, and below what nothing is
+// rounded.
+constexpr float kRoundingError = 0.29f / 32767;
+constexpr float kMaxRelativeError = 5e-5f;
+constexpr float kSmallestRounded = 1e-15f;
+
 // 2^exponent x factor, as large as floats go.
 float ScaleFactor(double factor, int exponent) {
   constexpr double kLargest = std::numeric_limits<float>::max();
+  if (exponent == 0) return static_cast<float>(factor);
   return static_cast<float>(std::min(std::ldexp(factor, exponent), kLargest));
 }
 
@@ -80,8 +88,30 @@ absl::Span<const uint8_t> ReadForScores(const PageView* page, int kv_head) {
 }
 
 absl::Span<const uint8_t> ReadAfterScores(const PageView& page, int kv_head) {
-  const size_t begin = page.layout.v_codes.offset_bytes;
-  return {page.Slice(kv_head) + begin, page.layout.slice_bytes - begin};
+  return {page.Slice(kv_head) + page.layout.v_codes.offset_bytes, page.layout.v_codes.size_bytes};
+}
+
+// Fetches scales and K mean, which come last in a slice and are read first.
+void PrefetchScales(const PageView* page, int kv_head) {
+  constexpr size_t kCacheLineBytes = 64;
+  if (page == nullptr) return;
+  const uint8_t* slice = page->Slice(kv_head);
+  for (size_t i = page->layout.k_scales.offset_bytes; i < page->layout.slice_bytes;
+       i += kCacheLineBytes) {
+    __builtin_prefetch(slice + i);
+  }
+}
+
+// What the rounding of a group of q is relative to: its largest value or, where that would let the
+// 32-bit sums of one part t overflow, the sum of the part's magnitudes.
+float RoundingRange(const float* q, int channels) {
+  float largest = 0;
+  float sums[4] = {};
+  for (int c = 0; c < channels; ++c) {
+    largest = std::max(largest, std::abs(q[c]));
+    sums[(c >> 2) & 3] += std::abs(q[c]);
+  }
+  return std::max(largest, *std::max_element(sums, sums + 4) / 8);
 }
 
 void StoreInTileOrder(const float* from, int count, float* to) {
@@ -130,6 +160,10 @@ HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions
     std::copy(padded, padded + dim, q_.begin() + row * dim);
     StoreInTileOrder(padded, plain_.dim, q_plain_.data() + row * plain_.dim);
     RotateRow(groups_, padded);
+    for (int group = 0; group < groups_.count; ++group) {
+      const float* begin = padded + groups_.begin(group);
+      rounding_range_ = std::max(rounding_range_, RoundingRange(begin, groups_.channels[group]));
+    }
     StoreInTileOrder(padded, rotated_.dim, q_rotated_.data() + row * rotated_.dim);
     for (int group = 0; group < groups_.count; ++group) {
       const float* begin = padded + groups_.begin(group);
@@ -160,19 +194,57 @@ bool HeadAttention::FindVisible(int64_t first_token, int tokens) {
 float HeadAttention::MeanScore(const float* mean, int exponent, int row) const {
   constexpr double kLimit = std::numeric_limits<float>::max();
   const float dot = Dot(mean, q_.data() + row * shape_.head_dim, shape_.head_dim);
+  if (exponent == 0) return dot;
   return static_cast<float>(std::clamp(std::ldexp(double{dot}, exponent), -kLimit, kLimit));
+}
+
+// Rounding q moves a score by about kRoundingError x RoundingRange(q) x the norm of k, which is k's
+// scale.
+bool HeadAttention::NeedsExactScores(int scale_count, int count) const {
+  float largest_scale = 0;
+  for (int scale = 0; scale < scale_count; ++scale) {
+    largest_scale = std::max(largest_scale, LargestScore(scales_ + scale * kPageTokens, count));
+  }
+  const double error = kRoundingError * rounding_range_ * largest_scale * std::sqrt(scale_count);
+  return !(rounding_range_ > kSmallestRounded && error <= kMaxRelativeError);
+}
+
+// Rounding a page's weights errs by about kRoundingError x the largest weight for each of 128
+// values of V, in random directions; what it is compared with is the length of the sum of all
+// values so far, were they of random directions too. Sums stay within kMaxRelativeError of that.
+bool HeadAttention::NeedsExactValues(size_t row_weights) {
+  const float kPageError = kRoundingError * std::sqrt(static_cast<float>(kPageTokens));
+  squared_weights_.resize(rows_);
+  squared_errors_.resize(rows_);
+  std::vector<float> errors(rows_);
+  bool exact = false;
+  for (int row = 0; row < rows_; ++row) {
+    const float* weights = weights_.data() + row * row_weights;
+    const int count = static_cast<int>(row_weights);
+    const float largest = LargestScore(weights, count);
+    const float rescale = rescale_[row] * rescale_[row];
+    squared_weights_[row] = squared_weights_[row] * rescale + Dot(weights, weights, count);
+    squared_errors_[row] *= rescale;
+    errors[row] = largest * kPageError * largest * kPageError;
+    if (largest == 0) continue;
+    const float limit = kMaxRelativeError * kMaxRelativeError * squared_weights_[row];
+    exact = exact || largest < kSmallestRounded || !(squared_errors_[row] + errors[row] <= limit);
+  }
+  for (int row = 0; !exact && row < rows_; ++row) squared_errors_[row] += errors[row];
+  return exact;
 }
 
 void HeadAttention::ScorePage(const PageView& page, int count) {
   const uint8_t* slice = page.Slice(kv_head_);
   const TensorSections<const uint8_t> k(page.layout, PageTensor::kK, slice);
-  const PackedCodes codes = CodesOf(k, count, ReadAfterScores(page, kv_head_));
+  const int exponent = page.header.k_exponent;
+  const bool affine = LoadScales(k, groups_, exponent, count, scales_, minima_);
+  PackedCodes codes = CodesOf(k, count, ReadAfterScores(page, kv_head_));
+  codes.exact = NeedsExactScores(codes.scales(), count);
   const size_t row_dots = static_cast<size_t>(codes.scales()) * kPageTokens;
   dots_.resize(std::max(dots_.size(), padded_rows_ * row_dots));
   ScoreDots(codes, Query(TraitsOf(k.codec).rotated), padded_rows_, dots_.data());
 
-  const int exponent = page.header.k_exponent;
-  const bool affine = LoadScales(k, groups_, exponent, count, scales_, minima_);
   float mean[kMaxHeadDim] = {};
   const bool centred = page.layout.shape.k_mean;
   if (centred) {
@@ -228,7 +300,7 @@ void HeadAttention::Rescale(ValueSums& target) {
 
 void HeadAttention::AddPageValues(const PageView& page, const PageView* next, int count) {
   const TensorSections<const uint8_t> v(page.layout, PageTensor::kV, page.Slice(kv_head_));
-  const PackedCodes codes = CodesOf(v, count, ReadForScores(next, kv_head_));
+  PackedCodes codes = CodesOf(v, count, ReadForScores(next, kv_head_));
   const bool rotated = TraitsOf(v.codec).rotated;
   ValueSums& target = rotated ? rotated_ : plain_;
   Rescale(target);
@@ -240,6 +312,8 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
     for (int scale = 0; scale < codes.scales(); ++scale) {
       MultiplyWeights(weights, scales_ + scale * kPageTokens, count,
                       weights_.data() + row * row_weights + scale * kPageTokens);
+      std::fill(weights_.data() + row * row_weights + scale * kPageTokens + count,
+                weights_.data() + row * row_weights + (scale + 1) * kPageTokens, 0.0f);
     }
     for (int group = 0; rotated && group < groups_.count; ++group) {
       float& offset = offsets_[row * kMaxGroups + group];
@@ -247,10 +321,12 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
       if (affine) offset += Dot(weights, minima_ + group * kPageTokens, count);
     }
   }
+  codes.exact = !rotated || NeedsExactValues(row_weights);
   AccumulateValues(codes, weights_.data(), rescale_.data(), padded_rows_, target.sums.data());
 }
 
 void HeadAttention::AddPage(const PlacedPage& placed, const PageView* next) {
+  PrefetchScales(next, kv_head_);
   const int tokens = placed.page.header.tokens;
   if (!FindVisible(placed.first_token, tokens)) return;
   const int count = RoundUpToTile(tokens);

@@ -68,6 +68,9 @@ class HeadAttention {
   bool UpdateSoftmax(int count, bool tile_order);
   void AddPageValues(const PageView& page, const PageView* next, int count);
   void Rescale(ValueSums& target);
+  // Whether this page's scores (or V's sum) must be computed without rounding to 16 bits.
+  bool NeedsExactScores(int scale_count, int count) const;
+  bool NeedsExactValues(size_t row_weights);
   void AddTailBlock(const HeadSource& k, const HeadSource& v, int64_t first_token);
   void TakeSums(const ValueSums& from, int row, float* sums) const;
 
@@ -85,12 +88,17 @@ class HeadAttention {
   std::vector<float> q_plain_;
   std::vector<float> q_rotated_;
   std::vector<float> q_sums_;
+  float rounding_range_ = 0;  // the largest of rotated rows; attention_head.cc
 
   // The softmax's state.
   std::vector<float> largest_;  // [rows]
   std::vector<double> weight_;  // [rows]
   ValueSums rotated_, plain_, exact_;
   std::vector<float> offsets_;  // [padded rows][2]: sums of intN minima, scaled like rotated_
+  // Of rotated_, per row and scaled like it: the squares' sum of the weights that went in, and the
+  // squared error that rounding them has made so far.
+  std::vector<float> squared_weights_;
+  std::vector<float> squared_errors_;
 
   // Of the block of tokens that is worked on.
   std::vector<TokenRange> visible_;  // [rows], from the block's first token

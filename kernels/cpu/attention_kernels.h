@@ -30,6 +30,8 @@ struct PackedCodes {
   // What will be read after these codes, fetched into the cache meanwhile: slices are too short for
   // the hardware to see where they lead. May be empty.
   absl::Span<const uint8_t> next;
+  // Never round weights to 16 bits (integer_dot-inl.h).
+  bool exact = true;
 
   int scales() const { return (channel_tiles + tiles_per_scale - 1) / tiles_per_scale; }
 };

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/integer_dot-inl.h"
 #include "kernels/cpu/reader_table.h"
 #include "kernels/cpu/row_dot-inl.h"
 #include "kernels/format/codec.h"
@@ -39,13 +40,13 @@ HWY_INLINE void ReduceParts(const float* sums, float* dots) {
   }
 }
 
-template <int kRows, class Reader>
-HWY_INLINE void ScoreColumn(const Reader& reader, const TileColumn& column,
-                            const WeightRows& weights, float* dots, size_t dots_stride) {
+// Calls multiply(store), where store(row, lane, sums) takes the parts of one 32-token block, and
+// adds the parts up.
+template <int kRows, class Multiply>
+HWY_INLINE void ScoreBlock(const Multiply& multiply, float* dots, size_t dots_stride) {
   HWY_ALIGN float sums[kRows][4 * kTileLanes];
-  ForEachPart<kRows>(reader, column, weights, [&](int row, int lane, FloatVec sum) HWY_ATTR {
-    hn::Store(sum, FloatTag(), &sums[row][lane]);
-  });
+  multiply([&](int row, int lane, FloatVec sum)
+               HWY_ATTR { hn::Store(sum, FloatTag(), &sums[row][lane]); });
   for (int row = 0; row < kRows; ++row) {
     for (int n = 0; n < 4; ++n) {
       ReduceParts(&sums[row][n * kTileLanes], dots + row * dots_stride + 8 * n);
@@ -58,21 +59,39 @@ HWY_INLINE void ScoreRows(const Reader& reader, const PackedCodes& k, const floa
   const size_t tile_bytes = TileBytes(TraitsOf(k.codec).code_bits);
   const size_t q_stride = static_cast<size_t>(k.channel_tiles) * kTileChannels;
   const size_t dots_stride = static_cast<size_t>(k.scales()) * kPageTokens;
-  for (int block = 0; block < k.token_tiles; ++block) {
-    PrefetchPart(k.next, block, k.token_tiles);
-    for (int scale = 0; scale < k.scales(); ++scale) {
-      const int first = scale * k.tiles_per_scale;
-      const int count = std::min(k.tiles_per_scale, k.channel_tiles - first);
-      const uint8_t* tiles = k.codes + (block * k.channel_tiles + first) * tile_bytes;
-      ScoreColumn<kRows>(reader, TileColumn{tiles, tile_bytes, count, 0},
-                         WeightRows{q + first * kTileChannels, q_stride},
-                         dots + scale * kPageTokens + block * kTileTokens, dots_stride);
+  for (int scale = 0; scale < k.scales(); ++scale) {
+    const int first = scale * k.tiles_per_scale;
+    const int count = std::min(k.tiles_per_scale, k.channel_tiles - first);
+    const WeightRows weights{q + first * kTileChannels, q_stride};
+    const auto for_each_block = [&](const auto& multiply) HWY_ATTR {
+      for (int block = 0; block < k.token_tiles; ++block) {
+        if (scale == 0) PrefetchPart(k.next, block, k.token_tiles);
+        const uint8_t* tiles = k.codes + (block * k.channel_tiles + first) * tile_bytes;
+        const TileColumn column{tiles, tile_bytes, count, 0};
+        ScoreBlock<kRows>([&](const auto& store) HWY_ATTR { multiply(column, store); },
+                          dots + scale * kPageTokens + block * kTileTokens, dots_stride);
+      }
+    };
+#if HWY_TARGET == HWY_AVX3_DL
+    if constexpr (CanMultiplyIntegers<Reader, kRows>()) {
+      if (!k.exact) {
+        const IntegerCodebook& codebook = IntegerCodebookOf(k.codec);
+        IntegerWeights rounded(codebook);
+        rounded.Round(weights, count * kTileChannels);
+        for_each_block([&](const TileColumn& column, const auto& store) HWY_ATTR {
+          ForEachPart<kRows>(reader, column, rounded.rows(), codebook, store);
+        });
+        continue;
+      }
     }
+#endif
+    for_each_block([&](const TileColumn& column, const auto& store)
+                       HWY_ATTR { ForEachPart<kRows>(reader, column, weights, store); });
   }
 }
 
 void ScoreDotsImpl(const PackedCodes& k, const float* q, int rows, float* dots) {
-  const std::array<float, 16> table = ReaderTable(k.codec);
+  const std::array<float, 16>& table = ReaderTable(k.codec);
   const size_t q_stride = static_cast<size_t>(k.channel_tiles) * kTileChannels;
   const size_t dots_stride = static_cast<size_t>(k.scales()) * kPageTokens;
   WithReader(k.codec, table.data(), [&](const auto& reader) HWY_ATTR {

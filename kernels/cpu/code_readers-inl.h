@@ -2,7 +2,8 @@
 //
 // A reader's Load fetches what one n-tile of `Lanes(d)` adjacent tile lanes needs; Value<kIndex>
 // turns code kIndex = 4h + i of every lane into a float: a centroid, an integer, or the value
-// itself. Scales are applied by the caller.
+// itself. Scales are applied by the caller. kHasIntegerCodebook: the codes are nibbles 4h + i of
+// words, looked up in IntegerCodebookOf(codec) by integer_dot-inl.h.
 
 #if defined(KERNELS_CPU_CODE_READERS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef KERNELS_CPU_CODE_READERS_INL_H_
@@ -84,6 +85,7 @@ HWY_INLINE WordVec LoadWord(const uint32_t* tile, int word) {
 // 2-bit codes.
 class Table2Reader {
  public:
+  static constexpr bool kHasIntegerCodebook = true;
   explicit Table2Reader(const float* table) : table_(table) {}
   using State = WordVec;
   HWY_INLINE State Load(const uint32_t* tile, int n) const {
@@ -101,6 +103,7 @@ class Table2Reader {
 // 3-bit codes: those of n-tile 3 are spread over the spare bits of the other three's words.
 class Table3Reader {
  public:
+  static constexpr bool kHasIntegerCodebook = true;
   explicit Table3Reader(const float* table) : table_(table) {}
   using State = WordVec;
   HWY_INLINE State Load(const uint32_t* tile, int n) const {
@@ -124,6 +127,7 @@ class Table3Reader {
 template <NibbleOrder kOrder>
 class Table4Reader {
  public:
+  static constexpr bool kHasIntegerCodebook = kOrder == NibbleOrder::kTable;
   explicit Table4Reader(const float* table) : table_(table) {}
   using State = WordVec;
   HWY_INLINE State Load(const uint32_t* tile, int n) const { return LoadWord(tile, n); }
@@ -157,6 +161,7 @@ HWY_INLINE FloatVec ToFloat(WordVec word) {
 template <int kPlanes>
 class PlaneReader {
  public:
+  static constexpr bool kHasIntegerCodebook = false;
   explicit PlaneReader(const float*) {}
   using State = ByteState;
   HWY_INLINE State Load(const uint32_t* tile, int n) const {
@@ -181,6 +186,7 @@ class PlaneReader {
 
 class ByteReader {
  public:
+  static constexpr bool kHasIntegerCodebook = false;
   explicit ByteReader(const float*) {}
   using State = ByteState;
   HWY_INLINE State Load(const uint32_t* tile, int n) const {
@@ -222,6 +228,7 @@ class Fp8Reader : public ByteReader {
 // 16-bit codes, two to a word.
 class HalfWordReader {
  public:
+  static constexpr bool kHasIntegerCodebook = false;
   explicit HalfWordReader(const float*) {}
   struct State {
     WordVec words[4];  // [h][i >> 1]

@@ -45,7 +45,7 @@ void CodesToFloatsImpl(Codec codec, const void* codes, size_t count, float* valu
     case Codec::kTurbo3:
     case Codec::kTurbo4:
     case Codec::kQ4_0: {
-      const std::array<float, 16> entries = ReaderTable(codec);
+      const std::array<float, 16>& entries = ReaderTable(codec);
       const FloatTable<16> table(entries.data());
       return ForEachWord<uint8_t>(codes, count, values,
                                   [&](Words w) HWY_ATTR { return table.Lookup(w); });

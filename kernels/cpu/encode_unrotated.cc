@@ -35,11 +35,12 @@ HWY_INLINE ValueVec LoadCentred(const CentredHead& head, const float* values, in
   return hn::Load(ValueTag(), centred);
 }
 
-// Lanes 0..255 as bytes.
+// Lanes 0..255 as bytes. q8_0's codes come as signed numbers.
 HWY_INLINE void StoreCodes(hn::Vec<hn::RebindToSigned<ValueTag>> codes, uint8_t* out) {
   const hn::Rebind<uint8_t, ValueTag> d8;
-  const hn::RebindToUnsigned<ValueTag> du;
-  hn::StoreU(hn::TruncateTo(d8, hn::BitCast(du, codes)), d8, out);
+  const hn::RebindToSigned<ValueTag> di;
+  // Highway 1.0.3's TruncateTo is wrong here for AVX3_DL.
+  hn::StoreU(hn::DemoteTo(d8, hn::And(codes, hn::Set(di, 0xff))), d8, out);
 }
 
 // As std::round: halves away from zero.
