@@ -175,6 +175,11 @@ HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions
   largest_.assign(rows_, kNone);
   weight_.assign(rows_, 0.0);
   visible_.resize(rows_);
+  biases_.resize(rows_);
+  block_largest_.resize(rows_);
+  norms_.resize(rows_);
+  squared_weights_.resize(rows_);
+  squared_errors_.resize(rows_);
   rescale_.assign(padded_rows_, 0.0f);
   offsets_.assign(static_cast<size_t>(padded_rows_) * kMaxGroups, 0.0f);
   scores_.resize(static_cast<size_t>(rows_) * kPageTokens);
@@ -191,11 +196,20 @@ bool HeadAttention::FindVisible(int64_t first_token, int tokens) {
   return any;
 }
 
-float HeadAttention::MeanScore(const float* mean, int exponent, int row) const {
+void HeadAttention::ScoreMean(const PageView& page) {
+  std::fill(biases_.begin(), biases_.end(), 0.0f);
+  if (!page.layout.shape.k_mean) return;
   constexpr double kLimit = std::numeric_limits<float>::max();
-  const float dot = Dot(mean, q_.data() + row * shape_.head_dim, shape_.head_dim);
-  if (exponent == 0) return dot;
-  return static_cast<float>(std::clamp(std::ldexp(double{dot}, exponent), -kLimit, kLimit));
+  float mean[kMaxHeadDim];
+  LoadHead({page.Slice(kv_head_) + page.layout.k_mean.offset_bytes, ValueType::kFp16, 0, 1,
+            shape_.head_dim},
+           shape_.head_dim, mean);
+  DotRows(q_.data(), rows_, shape_.head_dim, mean, biases_.data());
+  const int exponent = page.header.k_exponent;
+  if (exponent == 0) return;
+  for (float& bias : biases_) {
+    bias = static_cast<float>(std::clamp(std::ldexp(double{bias}, exponent), -kLimit, kLimit));
+  }
 }
 
 // Rounding q moves a score by about kRoundingError x RoundingRange(q) x the norm of k, which is k's
@@ -212,25 +226,23 @@ bool HeadAttention::NeedsExactScores(int scale_count, int count) const {
 // Rounding a page's weights errs by about kRoundingError x the largest weight for each of 128
 // values of V, in random directions; what it is compared with is the length of the sum of all
 // values so far, were they of random directions too. Sums stay within kMaxRelativeError of that.
-bool HeadAttention::NeedsExactValues(size_t row_weights) {
+bool HeadAttention::NeedsExactValues(const std::vector<WeightNorms>& norms) {
   const float kPageError = kRoundingError * std::sqrt(static_cast<float>(kPageTokens));
-  squared_weights_.resize(rows_);
-  squared_errors_.resize(rows_);
-  std::vector<float> errors(rows_);
+  const auto squared_error = [&](int row) {
+    const float error = kPageError * norms[row].largest;
+    return error * error;
+  };
   bool exact = false;
   for (int row = 0; row < rows_; ++row) {
-    const float* weights = weights_.data() + row * row_weights;
-    const int count = static_cast<int>(row_weights);
-    const float largest = LargestScore(weights, count);
     const float rescale = rescale_[row] * rescale_[row];
-    squared_weights_[row] = squared_weights_[row] * rescale + Dot(weights, weights, count);
+    squared_weights_[row] = squared_weights_[row] * rescale + norms[row].squares;
     squared_errors_[row] *= rescale;
-    errors[row] = largest * kPageError * largest * kPageError;
-    if (largest == 0) continue;
+    if (norms[row].largest == 0) continue;
     const float limit = kMaxRelativeError * kMaxRelativeError * squared_weights_[row];
-    exact = exact || largest < kSmallestRounded || !(squared_errors_[row] + errors[row] <= limit);
+    exact = exact || norms[row].largest < kSmallestRounded ||
+            !(squared_errors_[row] + squared_error(row) <= limit);
   }
-  for (int row = 0; !exact && row < rows_; ++row) squared_errors_[row] += errors[row];
+  for (int row = 0; !exact && row < rows_; ++row) squared_errors_[row] += squared_error(row);
   return exact;
 }
 
@@ -245,17 +257,12 @@ void HeadAttention::ScorePage(const PageView& page, int count) {
   dots_.resize(std::max(dots_.size(), padded_rows_ * row_dots));
   ScoreDots(codes, Query(TraitsOf(k.codec).rotated), padded_rows_, dots_.data());
 
-  float mean[kMaxHeadDim] = {};
-  const bool centred = page.layout.shape.k_mean;
-  if (centred) {
-    LoadHead({slice + page.layout.k_mean.offset_bytes, ValueType::kFp16, 0, 1, shape_.head_dim},
-             shape_.head_dim, mean);
-  }
+  ScoreMean(page);
   for (int row = 0; row < rows_; ++row) {
-    const float bias = centred ? MeanScore(mean, exponent, row) : 0.0f;
-    CombineScores({dots_.data() + row * row_dots, scales_, affine ? minima_ : nullptr,
-                   q_sums_.data() + row * kMaxGroups, codes.scales(), bias, options_.soft_cap},
-                  count, scores_.data() + row * kPageTokens);
+    block_largest_[row] = CombineScores(
+        {dots_.data() + row * row_dots, scales_, affine ? minima_ : nullptr,
+         q_sums_.data() + row * kMaxGroups, codes.scales(), biases_[row], options_.soft_cap},
+        count, scores_.data() + row * kPageTokens);
   }
 }
 
@@ -273,9 +280,10 @@ bool HeadAttention::UpdateSoftmax(int count, bool tile_order) {
         const int token =
             tile_order ? i / kTileTokens * kTileTokens + PositionAt(i % kTileTokens) : i;
         if (token < visible.begin || token >= visible.end) scores[i] = kNone;
+        block_largest_[row] = LargestScore(scores, count);
       }
     }
-    const float largest = std::max(largest_[row], LargestScore(scores, count));
+    const float largest = std::max(largest_[row], block_largest_[row]);
     const WeightSums sums = ExpWeights(scores, count, largest, options_.sparse_v_threshold, scores);
     weight_[row] = weight_[row] * std::exp(double{largest_[row]} - largest) + sums.all;
     largest_[row] = largest;
@@ -309,11 +317,13 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
   weights_.resize(std::max(weights_.size(), padded_rows_ * row_weights));
   for (int row = 0; row < rows_; ++row) {
     const float* weights = scores_.data() + row * kPageTokens;
+    norms_[row] = {0, 0};
     for (int scale = 0; scale < codes.scales(); ++scale) {
-      MultiplyWeights(weights, scales_ + scale * kPageTokens, count,
-                      weights_.data() + row * row_weights + scale * kPageTokens);
-      std::fill(weights_.data() + row * row_weights + scale * kPageTokens + count,
-                weights_.data() + row * row_weights + (scale + 1) * kPageTokens, 0.0f);
+      const WeightNorms norms =
+          MultiplyWeights(weights, scales_ + scale * kPageTokens, count,
+                          weights_.data() + row * row_weights + scale * kPageTokens);
+      norms_[row].largest = std::max(norms_[row].largest, norms.largest);
+      norms_[row].squares += norms.squares;
     }
     for (int group = 0; rotated && group < groups_.count; ++group) {
       float& offset = offsets_[row * kMaxGroups + group];
@@ -321,7 +331,7 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
       if (affine) offset += Dot(weights, minima_ + group * kPageTokens, count);
     }
   }
-  codes.exact = !rotated || NeedsExactValues(row_weights);
+  codes.exact = !rotated || NeedsExactValues(norms_);
   AccumulateValues(codes, weights_.data(), rescale_.data(), padded_rows_, target.sums.data());
 }
 
@@ -344,8 +354,9 @@ void HeadAttention::AddTailBlock(const HeadSource& k, const HeadSource& v, int64
   for (int row = 0; row < rows_; ++row) {
     float dots[kPageTokens] = {};
     DotRows(values_.data(), tokens, shape_.head_dim, q_.data() + row * shape_.head_dim, dots);
-    CombineScores({dots, scales_, nullptr, nullptr, 1, 0.0f, options_.soft_cap}, count,
-                  scores_.data() + row * kPageTokens);
+    block_largest_[row] =
+        CombineScores({dots, scales_, nullptr, nullptr, 1, 0.0f, options_.soft_cap}, count,
+                      scores_.data() + row * kPageTokens);
   }
   if (!UpdateSoftmax(count, /*tile_order=*/false)) return;
   Rescale(exact_);

@@ -63,14 +63,15 @@ class HeadAttention {
   bool FindVisible(int64_t first_token, int tokens);
   const float* Query(bool rotated) const { return (rotated ? q_rotated_ : q_plain_).data(); }
   void ScorePage(const PageView& page, int count);
-  float MeanScore(const float* mean, int exponent, int row) const;
+  // What the page's K mean adds to every score of a row.
+  void ScoreMean(const PageView& page);
   // Softmax of scores_, `count` a row; returns whether any weight is left.
   bool UpdateSoftmax(int count, bool tile_order);
   void AddPageValues(const PageView& page, const PageView* next, int count);
   void Rescale(ValueSums& target);
   // Whether this page's scores (or V's sum) must be computed without rounding to 16 bits.
   bool NeedsExactScores(int scale_count, int count) const;
-  bool NeedsExactValues(size_t row_weights);
+  bool NeedsExactValues(const std::vector<WeightNorms>& norms);
   void AddTailBlock(const HeadSource& k, const HeadSource& v, int64_t first_token);
   void TakeSums(const ValueSums& from, int row, float* sums) const;
 
@@ -101,12 +102,15 @@ class HeadAttention {
   std::vector<float> squared_errors_;
 
   // Of the block of tokens that is worked on.
-  std::vector<TokenRange> visible_;  // [rows], from the block's first token
-  std::vector<float> dots_;          // [padded rows][scale][128]
-  std::vector<float> scores_;        // [rows][128]; weights after UpdateSoftmax
-  std::vector<float> weights_;       // [padded rows][scale][128], V's scales included
-  std::vector<float> rescale_;       // [padded rows]
-  std::vector<float> values_;        // [128][head_dim] of the tail
+  std::vector<TokenRange> visible_;   // [rows], from the block's first token
+  std::vector<float> biases_;         // [rows]: what K means add to scores
+  std::vector<float> block_largest_;  // [rows]: of scores_
+  std::vector<WeightNorms> norms_;    // [rows]: of weights_
+  std::vector<float> dots_;           // [padded rows][scale][128]
+  std::vector<float> scores_;         // [rows][128]; weights after UpdateSoftmax
+  std::vector<float> weights_;        // [padded rows][scale][128], V's scales included
+  std::vector<float> rescale_;        // [padded rows]
+  std::vector<float> values_;         // [128][head_dim] of the tail
   float scales_[kMaxHeadDim / kScaleBlockChannels * kPageTokens];
   float minima_[kMaxGroups * kPageTokens];
 };

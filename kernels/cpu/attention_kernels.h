@@ -64,7 +64,8 @@ struct ScoreTerms {
   float bias;
   float soft_cap;  // 0: none
 };
-void CombineScores(const ScoreTerms& terms, int count, float* scores);
+// Returns the largest.
+float CombineScores(const ScoreTerms& terms, int count, float* scores);
 
 float LargestScore(const float* scores, int count);
 
@@ -77,7 +78,13 @@ struct WeightSums {
 WeightSums ExpWeights(const float* scores, int count, float largest, float threshold,
                       float* weights);
 
-void MultiplyWeights(const float* weights, const float* scales, int count, float* products);
+// products = weights x scales.
+struct WeightNorms {
+  float largest;
+  float squares;  // their sum
+};
+WeightNorms MultiplyWeights(const float* weights, const float* scales, int count, float* products);
+
 float Dot(const float* a, const float* b, int count);
 
 // dots[t] = values[t][head_dim] . q, and sums = sums x rescale + sum of weights[t] x values[t].

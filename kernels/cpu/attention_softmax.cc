@@ -79,9 +79,10 @@ void LoadTileScalesImpl(const uint8_t* fp16_scales, float factor, int count, flo
   }
 }
 
-void CombineScoresImpl(const ScoreTerms& terms, int count, float* scores) {
+float CombineScoresImpl(const ScoreTerms& terms, int count, float* scores) {
   const ValueTag d;
-  const auto largest = hn::Set(d, std::numeric_limits<float>::max());
+  const auto limit = hn::Set(d, std::numeric_limits<float>::max());
+  auto largest = hn::Neg(limit);
   for (int i = 0; i < count; i += kLanes) {
     auto score = hn::Set(d, terms.bias);
     for (int s = 0; s < terms.scale_count; ++s) {
@@ -93,10 +94,12 @@ void CombineScoresImpl(const ScoreTerms& terms, int count, float* scores) {
         score = hn::MulAdd(hn::Set(d, terms.q_sums[s]), min, score);
       }
     }
-    score = hn::Max(hn::Min(score, largest), hn::Neg(largest));
+    score = hn::Max(hn::Min(score, limit), hn::Neg(limit));
     if (terms.soft_cap != 0) score = SoftCap(score, terms.soft_cap);
+    largest = hn::Max(largest, score);
     hn::StoreU(score, d, scores + i);
   }
+  return hn::GetLane(hn::MaxOfLanes(d, largest));
 }
 
 float LargestScoreImpl(const float* scores, int count) {
@@ -124,11 +127,18 @@ WeightSums ExpWeightsImpl(const float* scores, int count, float largest, float t
   return {hn::GetLane(hn::SumOfLanes(d, sum)), hn::GetLane(hn::MaxOfLanes(d, kept)) > 0};
 }
 
-void MultiplyWeightsImpl(const float* weights, const float* scales, int count, float* products) {
+WeightNorms MultiplyWeightsImpl(const float* weights, const float* scales, int count,
+                                float* products) {
   const ValueTag d;
+  auto largest = hn::Zero(d);
+  auto squares = hn::Zero(d);
   for (int i = 0; i < count; i += kLanes) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, weights + i), hn::LoadU(d, scales + i)), d, products + i);
+    const auto product = hn::Mul(hn::LoadU(d, weights + i), hn::LoadU(d, scales + i));
+    largest = hn::Max(largest, hn::Abs(product));
+    squares = hn::MulAdd(product, product, squares);
+    hn::StoreU(product, d, products + i);
   }
+  return {hn::GetLane(hn::MaxOfLanes(d, largest)), hn::GetLane(hn::SumOfLanes(d, squares))};
 }
 
 float DotImpl(const float* a, const float* b, int count) {
@@ -157,8 +167,8 @@ void LoadTileScales(const uint8_t* fp16_scales, float factor, int count, float* 
   HWY_DYNAMIC_DISPATCH(LoadTileScalesImpl)(fp16_scales, factor, count, scales);
 }
 
-void CombineScores(const ScoreTerms& terms, int count, float* scores) {
-  HWY_DYNAMIC_DISPATCH(CombineScoresImpl)(terms, count, scores);
+float CombineScores(const ScoreTerms& terms, int count, float* scores) {
+  return HWY_DYNAMIC_DISPATCH(CombineScoresImpl)(terms, count, scores);
 }
 
 float LargestScore(const float* scores, int count) {
@@ -170,8 +180,8 @@ WeightSums ExpWeights(const float* scores, int count, float largest, float thres
   return HWY_DYNAMIC_DISPATCH(ExpWeightsImpl)(scores, count, largest, threshold, weights);
 }
 
-void MultiplyWeights(const float* weights, const float* scales, int count, float* products) {
-  HWY_DYNAMIC_DISPATCH(MultiplyWeightsImpl)(weights, scales, count, products);
+WeightNorms MultiplyWeights(const float* weights, const float* scales, int count, float* products) {
+  return HWY_DYNAMIC_DISPATCH(MultiplyWeightsImpl)(weights, scales, count, products);
 }
 
 float Dot(const float* a, const float* b, int count) {
