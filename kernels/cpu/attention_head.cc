@@ -18,7 +18,7 @@ constexpr float kNone = -std::numeric_limits<float>::infinity();
 // Rounding to 16 bits (integer_dot-inl.h): the root mean square of its error relative to the
 // largest value, what it may add to the error of scores and of sums of V, and below what nothing is
 // rounded.
-constexpr float kRoundingError = 0.29f / 32767;
+constexpr float kRoundingError = 0.29f / kLargestRounded;
 constexpr float kMaxRelativeError = 5e-5f;
 constexpr float kSmallestRounded = 1e-15f;
 
@@ -102,8 +102,7 @@ void PrefetchScales(const PageView* page, int kv_head) {
   }
 }
 
-// What the rounding of a group of q is relative to: its largest value or, where that would let the
-// 32-bit sums of one part t overflow, the sum of the part's magnitudes.
+// The range of rounding a group of q.
 float RoundingRange(const float* q, int channels) {
   float largest = 0;
   float sums[4] = {};
@@ -111,7 +110,7 @@ float RoundingRange(const float* q, int channels) {
     largest = std::max(largest, std::abs(q[c]));
     sums[(c >> 2) & 3] += std::abs(q[c]);
   }
-  return std::max(largest, *std::max_element(sums, sums + 4) / 8);
+  return std::max(largest, RangeOfPart(*std::max_element(sums, sums + 4)));
 }
 
 void StoreInTileOrder(const float* from, int count, float* to) {
@@ -148,6 +147,7 @@ HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions
   q_.resize(static_cast<size_t>(rows_) * dim);
   q_plain_.resize(static_cast<size_t>(padded_rows_) * plain_.dim);
   q_rotated_.resize(static_cast<size_t>(padded_rows_) * rotated_.dim);
+  q_ranges_.resize(static_cast<size_t>(padded_rows_) * groups_.count);
   q_sums_.resize(static_cast<size_t>(rows_) * kMaxGroups);
   for (int row = 0; row < rows_; ++row) {
     const int query = row / group_heads;
@@ -162,7 +162,9 @@ HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions
     RotateRow(groups_, padded);
     for (int group = 0; group < groups_.count; ++group) {
       const float* begin = padded + groups_.begin(group);
-      rounding_range_ = std::max(rounding_range_, RoundingRange(begin, groups_.channels[group]));
+      const float range = RoundingRange(begin, groups_.channels[group]);
+      q_ranges_[row * groups_.count + group] = range;
+      largest_q_range_ = std::max(largest_q_range_, range);
     }
     StoreInTileOrder(padded, rotated_.dim, q_rotated_.data() + row * rotated_.dim);
     for (int group = 0; group < groups_.count; ++group) {
@@ -178,6 +180,7 @@ HeadAttention::HeadAttention(const AttentionShape& shape, const AttentionOptions
   biases_.resize(rows_);
   block_largest_.resize(rows_);
   norms_.resize(rows_);
+  weight_ranges_.resize(static_cast<size_t>(padded_rows_) * (kMaxHeadDim / kScaleBlockChannels));
   squared_weights_.resize(rows_);
   squared_errors_.resize(rows_);
   rescale_.assign(padded_rows_, 0.0f);
@@ -219,8 +222,8 @@ bool HeadAttention::NeedsExactScores(int scale_count, int count) const {
   for (int scale = 0; scale < scale_count; ++scale) {
     largest_scale = std::max(largest_scale, LargestScore(scales_ + scale * kPageTokens, count));
   }
-  const double error = kRoundingError * rounding_range_ * largest_scale * std::sqrt(scale_count);
-  return !(rounding_range_ > kSmallestRounded && error <= kMaxRelativeError);
+  const double error = kRoundingError * largest_q_range_ * largest_scale * std::sqrt(scale_count);
+  return !(largest_q_range_ > kSmallestRounded && error <= kMaxRelativeError);
 }
 
 // Rounding a page's weights errs by about kRoundingError x the largest weight for each of 128
@@ -229,7 +232,7 @@ bool HeadAttention::NeedsExactScores(int scale_count, int count) const {
 bool HeadAttention::NeedsExactValues(const std::vector<WeightNorms>& norms) {
   const float kPageError = kRoundingError * std::sqrt(static_cast<float>(kPageTokens));
   const auto squared_error = [&](int row) {
-    const float error = kPageError * norms[row].largest;
+    const float error = kPageError * norms[row].range;
     return error * error;
   };
   bool exact = false;
@@ -237,9 +240,9 @@ bool HeadAttention::NeedsExactValues(const std::vector<WeightNorms>& norms) {
     const float rescale = rescale_[row] * rescale_[row];
     squared_weights_[row] = squared_weights_[row] * rescale + norms[row].squares;
     squared_errors_[row] *= rescale;
-    if (norms[row].largest == 0) continue;
+    if (norms[row].range == 0) continue;
     const float limit = kMaxRelativeError * kMaxRelativeError * squared_weights_[row];
-    exact = exact || norms[row].largest < kSmallestRounded ||
+    exact = exact || norms[row].range < kSmallestRounded ||
             !(squared_errors_[row] + squared_error(row) <= limit);
   }
   for (int row = 0; !exact && row < rows_; ++row) squared_errors_[row] += squared_error(row);
@@ -252,10 +255,11 @@ void HeadAttention::ScorePage(const PageView& page, int count) {
   const int exponent = page.header.k_exponent;
   const bool affine = LoadScales(k, groups_, exponent, count, scales_, minima_);
   PackedCodes codes = CodesOf(k, count, ReadAfterScores(page, kv_head_));
-  codes.exact = NeedsExactScores(codes.scales(), count);
+  const bool rotated = TraitsOf(k.codec).rotated;
+  if (rotated && !NeedsExactScores(codes.scales(), count)) codes.ranges = q_ranges_.data();
   const size_t row_dots = static_cast<size_t>(codes.scales()) * kPageTokens;
   dots_.resize(std::max(dots_.size(), padded_rows_ * row_dots));
-  ScoreDots(codes, Query(TraitsOf(k.codec).rotated), padded_rows_, dots_.data());
+  ScoreDots(codes, Query(rotated), padded_rows_, dots_.data());
 
   ScoreMean(page);
   for (int row = 0; row < rows_; ++row) {
@@ -322,7 +326,8 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
       const WeightNorms norms =
           MultiplyWeights(weights, scales_ + scale * kPageTokens, count,
                           weights_.data() + row * row_weights + scale * kPageTokens);
-      norms_[row].largest = std::max(norms_[row].largest, norms.largest);
+      weight_ranges_[row * codes.scales() + scale] = norms.range;
+      norms_[row].range = std::max(norms_[row].range, norms.range);
       norms_[row].squares += norms.squares;
     }
     for (int group = 0; rotated && group < groups_.count; ++group) {
@@ -331,7 +336,7 @@ void HeadAttention::AddPageValues(const PageView& page, const PageView* next, in
       if (affine) offset += Dot(weights, minima_ + group * kPageTokens, count);
     }
   }
-  codes.exact = !rotated || NeedsExactValues(norms_);
+  if (rotated && !NeedsExactValues(norms_)) codes.ranges = weight_ranges_.data();
   AccumulateValues(codes, weights_.data(), rescale_.data(), padded_rows_, target.sums.data());
 }
 

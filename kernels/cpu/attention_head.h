@@ -89,7 +89,9 @@ class HeadAttention {
   std::vector<float> q_plain_;
   std::vector<float> q_rotated_;
   std::vector<float> q_sums_;
-  float rounding_range_ = 0;  // the largest of rotated rows; attention_head.cc
+  // Ranges of rounding, [padded rows][group], and the largest.
+  std::vector<float> q_ranges_;
+  float largest_q_range_ = 0;
 
   // The softmax's state.
   std::vector<float> largest_;  // [rows]
@@ -106,6 +108,7 @@ class HeadAttention {
   std::vector<float> biases_;         // [rows]: what K means add to scores
   std::vector<float> block_largest_;  // [rows]: of scores_
   std::vector<WeightNorms> norms_;    // [rows]: of weights_
+  std::vector<float> weight_ranges_;  // [padded rows][scale]
   std::vector<float> dots_;           // [padded rows][scale][128]
   std::vector<float> scores_;         // [rows][128]; weights after UpdateSoftmax
   std::vector<float> weights_;        // [padded rows][scale][128], V's scales included

@@ -20,6 +20,11 @@ constexpr int PaddedRows(int rows) {
   return rows == 1 ? 1 : (rows + kRowStep - 1) / kRowStep * kRowStep;
 }
 
+// Rounding to 16 bits. A row's range is its largest magnitude or, where the 32-bit sum of products
+// with one part t of the lanes would overflow, what RangeOfPart says of the part's magnitudes.
+inline constexpr float kLargestRounded = 32767;
+constexpr float RangeOfPart(float sum_of_magnitudes) { return sum_of_magnitudes / 8; }
+
 // One tensor's codes in a slice.
 struct PackedCodes {
   Codec codec;
@@ -30,8 +35,9 @@ struct PackedCodes {
   // What will be read after these codes, fetched into the cache meanwhile: slices are too short for
   // the hardware to see where they lead. May be empty.
   absl::Span<const uint8_t> next;
-  // Never round weights to 16 bits (integer_dot-inl.h).
-  bool exact = true;
+  // Weights may be rounded to 16 bits (integer_dot-inl.h), those of a row and scale to multiples of
+  // ranges[row][scale] / kLargestRounded. Null: they may not.
+  const float* ranges = nullptr;
 
   int scales() const { return (channel_tiles + tiles_per_scale - 1) / tiles_per_scale; }
 };
@@ -80,7 +86,7 @@ WeightSums ExpWeights(const float* scores, int count, float largest, float thres
 
 // products = weights x scales.
 struct WeightNorms {
-  float largest;
+  float range;    // of rounding
   float squares;  // their sum
 };
 WeightNorms MultiplyWeights(const float* weights, const float* scales, int count, float* products);

@@ -74,10 +74,10 @@ HWY_INLINE void ScoreRows(const Reader& reader, const PackedCodes& k, const floa
     };
 #if HWY_TARGET == HWY_AVX3_DL
     if constexpr (CanMultiplyIntegers<Reader, kRows>()) {
-      if (!k.exact) {
+      if (k.ranges != nullptr) {
         const IntegerCodebook& codebook = IntegerCodebookOf(k.codec);
-        IntegerWeights rounded(codebook);
-        rounded.Round(weights, count * kTileChannels);
+        IntegerWeights rounded;
+        rounded.Round(weights, count * kTileChannels, k.ranges + scale, k.scales(), codebook.unit);
         for_each_block([&](const TileColumn& column, const auto& store) HWY_ATTR {
           ForEachPart<kRows>(reader, column, rounded.rows(), codebook, store);
         });
@@ -97,7 +97,9 @@ void ScoreDotsImpl(const PackedCodes& k, const float* q, int rows, float* dots) 
   WithReader(k.codec, table.data(), [&](const auto& reader) HWY_ATTR {
     if (rows == 1) return ScoreRows<1>(reader, k, q, dots);
     for (int row = 0; row < rows; row += kRowStep) {
-      ScoreRows<kRowStep>(reader, k, q + row * q_stride, dots + row * dots_stride);
+      PackedCodes rows_of_step = k;
+      if (k.ranges != nullptr) rows_of_step.ranges += row * k.scales();
+      ScoreRows<kRowStep>(reader, rows_of_step, q + row * q_stride, dots + row * dots_stride);
     }
   });
 }

@@ -5,6 +5,7 @@
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_softmax.cc"
 #include "hwy/foreach_target.h"
 // clang-format on
+#include <algorithm>
 #include <limits>
 
 #include "kernels/cpu/attention_kernels.h"
@@ -20,9 +21,9 @@ using ValueVec = hn::Vec<ValueTag>;
 // exp(x) for x <= 0, within 2e-7 relative; 0 below -87, where floats end. After Cephes' expf.
 HWY_INLINE ValueVec ExpNonPositive(ValueVec x) {
   const ValueTag d;
-  const hn::RebindToSigned<ValueTag> di;
   const auto clamped = hn::Max(x, hn::Set(d, -87.0f));
-  const auto whole = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
+  const auto power = hn::NearestInt(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
+  const auto whole = hn::ConvertTo(d, power);
   auto r = hn::NegMulAdd(whole, hn::Set(d, 0.693359375f), clamped);  // ln 2 in two parts
   r = hn::NegMulAdd(whole, hn::Set(d, -2.12194440e-4f), r);
   auto p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), r, hn::Set(d, 1.3981999507e-3f));
@@ -31,8 +32,9 @@ HWY_INLINE ValueVec ExpNonPositive(ValueVec x) {
   p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
   p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
   p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
-  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, whole));
-  const auto result = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  const auto exponent = hn::ShiftLeft<23>(power);
+  const auto result =
+      hn::BitCast(d, hn::Add(hn::BitCast(hn::RebindToSigned<ValueTag>(), p), exponent));
   return hn::IfThenElseZero(hn::Ge(x, hn::Set(d, -87.0f)), result);
 }
 
@@ -130,15 +132,25 @@ WeightSums ExpWeightsImpl(const float* scores, int count, float largest, float t
 WeightNorms MultiplyWeightsImpl(const float* weights, const float* scales, int count,
                                 float* products) {
   const ValueTag d;
+  const hn::Full128<float> d4;
   auto largest = hn::Zero(d);
+  auto sums = hn::Zero(d);
   auto squares = hn::Zero(d);
   for (int i = 0; i < count; i += kLanes) {
     const auto product = hn::Mul(hn::LoadU(d, weights + i), hn::LoadU(d, scales + i));
-    largest = hn::Max(largest, hn::Abs(product));
+    const auto magnitude = hn::Abs(product);
+    largest = hn::Max(largest, magnitude);
+    sums = hn::Add(sums, magnitude);
     squares = hn::MulAdd(product, product, squares);
     hn::StoreU(product, d, products + i);
   }
-  return {hn::GetLane(hn::MaxOfLanes(d, largest)), hn::GetLane(hn::SumOfLanes(d, squares))};
+  HWY_ALIGN float lanes[kLanes];
+  hn::Store(sums, d, lanes);
+  auto part_sums = hn::Load(d4, lanes);
+  for (int i = 4; i < kLanes; i += 4) part_sums = hn::Add(part_sums, hn::Load(d4, lanes + i));
+  const float largest_part = hn::GetLane(hn::MaxOfLanes(d4, part_sums));
+  return {std::max(hn::GetLane(hn::MaxOfLanes(d, largest)), RangeOfPart(largest_part)),
+          hn::GetLane(hn::SumOfLanes(d, squares))};
 }
 
 float DotImpl(const float* a, const float* b, int count) {

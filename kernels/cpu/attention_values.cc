@@ -42,10 +42,11 @@ HWY_INLINE void AccumulateRows(const Reader& reader, const PackedCodes& v, const
     };
 #if HWY_TARGET == HWY_AVX3_DL
     if constexpr (CanMultiplyIntegers<Reader, kRows>()) {
-      if (!v.exact) {
+      if (v.ranges != nullptr) {
         const IntegerCodebook& codebook = IntegerCodebookOf(v.codec);
-        IntegerWeights rounded(codebook);
-        rounded.Round(rows, v.token_tiles * kTileTokens);
+        IntegerWeights rounded;
+        rounded.Round(rows, v.token_tiles * kTileTokens, v.ranges + scale, v.scales(),
+                      codebook.unit);
         for_each_tile([&](const TileColumn& column, const auto& add) HWY_ATTR {
           ForEachPart<kRows>(reader, column, rounded.rows(), codebook, add);
         });
@@ -66,7 +67,9 @@ void AccumulateValuesImpl(const PackedCodes& v, const float* weights, const floa
   WithReader(v.codec, table.data(), [&](const auto& reader) HWY_ATTR {
     if (rows == 1) return AccumulateRows<1>(reader, v, weights, rescale, sums);
     for (int row = 0; row < rows; row += kRowStep) {
-      AccumulateRows<kRowStep>(reader, v, weights + row * weights_stride, rescale + row,
+      PackedCodes rows_of_step = v;
+      if (v.ranges != nullptr) rows_of_step.ranges += row * v.scales();
+      AccumulateRows<kRowStep>(reader, rows_of_step, weights + row * weights_stride, rescale + row,
                                sums + row * sums_stride);
     }
   });

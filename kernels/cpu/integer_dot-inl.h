@@ -9,8 +9,6 @@
 #define KERNELS_CPU_INTEGER_DOT_INL_H_
 #endif
 
-#include <algorithm>
-
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/reader_table.h"
 #include "kernels/cpu/row_dot-inl.h"
@@ -35,14 +33,14 @@ struct IntegerRows {
 // Rounded copies of float weights.
 class IntegerWeights {
  public:
-  explicit IntegerWeights(const IntegerCodebook& codebook) : codebook_(codebook) {}
-
-  // Rounds `count` weights of each row.
-  void Round(const WeightRows& weights, int count) {
+  // Rounds `count` weights of each row, whose ranges are `ranges_stride` apart.
+  HWY_INLINE void Round(const WeightRows& weights, int count, const float* ranges,
+                        int ranges_stride, float code_unit) {
     for (int row = 0; row < kRowStep; ++row) {
+      const float range = ranges[row * ranges_stride];
+      const float scale = range == 0 ? 0 : kLargestRounded / range;
+      units_[row] = code_unit * range / kLargestRounded;
       const float* from = weights.first + row * weights.stride;
-      const float scale = ScaleOf(from, count);
-      units_[row] = scale == 0 ? 0 : codebook_.unit / scale;
       for (int i = 0; i < count; i += kTileOrderValues) {
         RoundBlock(from + i, scale, values_[row] + i / 2);
       }
@@ -52,25 +50,6 @@ class IntegerWeights {
   IntegerRows rows() const { return {values_[0], kPageTokens / 2, units_}; }
 
  private:
-  // As large as 16 bits allow, and the 32-bit sums of a lane: parts t never mix.
-  HWY_INLINE float ScaleOf(const float* weights, int count) const {
-    constexpr float kLargestSum = 0x1p31f * 0.999f;
-    const FloatTag d;
-    auto largest = hn::Zero(d);
-    auto sums = hn::Zero(d);
-    for (int i = 0; i < count; i += static_cast<int>(hn::MaxLanes(FloatTag()))) {
-      const auto magnitude = hn::Abs(hn::LoadU(d, weights + i));
-      largest = hn::Max(largest, magnitude);
-      sums = hn::Add(sums, magnitude);
-    }
-    sums = hn::Add(sums, hn::ConcatLowerUpper(d, sums, sums));
-    sums = hn::Add(sums, hn::SwapAdjacentBlocks(sums));
-    const float max = hn::GetLane(hn::MaxOfLanes(d, largest));
-    const float max_sum = hn::GetLane(hn::MaxOfLanes(d, sums));
-    if (max == 0) return 0;
-    return std::min(32767.0f / max, kLargestSum / (max_sum * codebook_.largest));
-  }
-
   static HWY_INLINE void RoundBlock(const float* weights, float scale, uint32_t* pairs) {
     const FloatTag d;
     const WordTag du;
@@ -81,7 +60,6 @@ class IntegerWeights {
     hn::StoreU(hn::Or(low_half, hn::ShiftLeft<16>(hn::BitCast(du, high))), du, pairs);
   }
 
-  const IntegerCodebook& codebook_;
   HWY_ALIGN uint32_t values_[kRowStep][kPageTokens / 2];
   float units_[kRowStep];
 };

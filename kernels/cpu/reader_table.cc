@@ -44,7 +44,7 @@ double WorstRounding(absl::Span<const double> centroids, double scale) {
 }
 
 // Looks for the scale at which all centroids are nearly whole. The sums of integer_dot-inl.h have
-// 31 bits: more for centroids would leave fewer for weights.
+// 31 bits: more for centroids would leave fewer for weights (RangeOfPart).
 IntegerCodebook MakeIntegerCodebook(Codec codec) {
   constexpr double kLargest = 8191;
   const absl::Span<const double> centroids = TurboCentroids(codec);
@@ -57,7 +57,6 @@ IntegerCodebook MakeIntegerCodebook(Codec codec) {
   for (size_t i = 0; i < std::size(codebook.entries); ++i) {
     const double entry = std::nearbyint(centroids[i % centroids.size()] * best);
     codebook.entries[i] = static_cast<int16_t>(entry);
-    codebook.largest = std::max(codebook.largest, static_cast<float>(entry));
   }
   codebook.unit = static_cast<float>(1 / best);
   return codebook;

@@ -17,7 +17,6 @@ const std::array<float, 16>& ReaderTable(Codec codec);
 struct IntegerCodebook {
   int16_t entries[32];
   float unit;
-  float largest;  // of the entries
 };
 
 // Precondition: codec is kTurbo2, kTurbo3 or kTurbo4.
