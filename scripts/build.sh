@@ -27,6 +27,9 @@ if [[ "$preset" == cuda ]]; then
   fi
 fi
 
+# Lets the cache serve every clone of the repository.
+export CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=true
+
 hint="Run scripts/install_dependencies.sh, or leave --no-install out."
 require_command cmake "$hint"
 require_command ninja "$hint"
