@@ -43,6 +43,13 @@ HeadSource SourceOf(const PageLayout& layout, const KvView& kv, PageTensor tenso
           kv.token_stride, kv.tokens, layout.shape.head_dim};
 }
 
+HeadSource TokensOf(HeadSource source, int begin, int tokens) {
+  source.data = static_cast<const char*>(source.data) +
+                begin * source.token_stride * static_cast<ptrdiff_t>(ValueBytes(source.type));
+  source.tokens = tokens;
+  return source;
+}
+
 absl::Status ValidateArguments(const PageLayout& layout, const KvView& kv,
                                absl::Span<uint8_t> page) {
   if (kv.tokens < 1 || kv.tokens > kPageTokens) {
@@ -69,10 +76,7 @@ double ValueAt(const HeadSource& source, int channel) {
 absl::Status NotFiniteError(const PageLayout& layout, const KvView& kv, PageTensor tensor) {
   for (int token = 0; token < kv.tokens; ++token) {
     for (int head = 0; head < layout.shape.kv_heads; ++head) {
-      HeadSource source = SourceOf(layout, kv, tensor, head);
-      source.data = static_cast<const char*>(source.data) +
-                    token * kv.token_stride * static_cast<ptrdiff_t>(ValueBytes(kv.type));
-      source.tokens = 1;
+      const HeadSource source = TokensOf(SourceOf(layout, kv, tensor, head), token, 1);
       if (std::isfinite(LargestMagnitude(source))) continue;
       for (int c = 0; c < layout.shape.head_dim; ++c) {
         const double value = ValueAt(source, c);
@@ -106,21 +110,38 @@ double MaxSquaredNorm(const HeadSource& source, Codec codec) {
   return largest;
 }
 
+// The largest magnitude of the whole tensor, read in the order in which it lies in memory: this is
+// the pass that waits for it.
+float LargestOfTensor(const PageLayout& layout, const KvView& kv, PageTensor tensor,
+                      ThreadPool* pool) {
+  constexpr int kTokensAtOnce = 16;
+  const int heads = layout.shape.kv_heads;
+  const bool heads_are_adjacent = kv.head_stride == layout.shape.head_dim;
+  const size_t parts = heads_are_adjacent ? (kv.tokens + kTokensAtOnce - 1) / kTokensAtOnce : heads;
+  std::vector<float> largest(parts);
+  ParallelFor(pool, parts, [&](size_t part) {
+    HeadSource source =
+        SourceOf(layout, kv, tensor, heads_are_adjacent ? 0 : static_cast<int>(part));
+    if (heads_are_adjacent) {
+      const int begin = static_cast<int>(part) * kTokensAtOnce;
+      source = TokensOf(source, begin, std::min(kTokensAtOnce, kv.tokens - begin));
+      source.head_dim *= heads;
+    }
+    largest[part] = LargestMagnitude(source);
+  });
+  return *std::max_element(largest.begin(), largest.end());
+}
+
 // Checks that the tensor is finite and finds its exponent. Nearly always the largest magnitude
 // alone shows that the norms are inside the range of exponent 0; sums of squares settle the rest.
 absl::Status Examine(const PageLayout& layout, const KvView& kv, Tensor* tensor, ThreadPool* pool) {
   constexpr float kSurelyLargeEnough = 0x1p-12f;
   constexpr float kSurelySmallEnough = 0x1p11f;  // 256 squares of less stay below 2^30
-  const int heads = layout.shape.kv_heads;
-  std::vector<float> largest(heads);
-  ParallelFor(pool, heads, [&](size_t head) {
-    largest[head] = LargestMagnitude(SourceOf(layout, kv, tensor->tensor, static_cast<int>(head)));
-  });
-  const float magnitude = *std::max_element(largest.begin(), largest.end());
+  const float magnitude = LargestOfTensor(layout, kv, tensor->tensor, pool);
   if (!std::isfinite(magnitude)) return NotFiniteError(layout, kv, tensor->tensor);
   if (magnitude >= kSurelyLargeEnough && magnitude < kSurelySmallEnough) return absl::OkStatus();
   double max_squared_norm = 0;
-  for (int head = 0; head < heads; ++head) {
+  for (int head = 0; head < layout.shape.kv_heads; ++head) {
     const HeadSource source = SourceOf(layout, kv, tensor->tensor, head);
     max_squared_norm = std::max(max_squared_norm, MaxSquaredNorm(source, tensor->codec));
   }
