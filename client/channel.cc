@@ -1,6 +1,7 @@
 #include "client/channel.h"
 
-#include <cstdlib>
+#include <malloc.h>
+
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,8 @@
 namespace turbokv {
 namespace {
 
+constexpr int kMaxHeapChunkBytes = 4 << 20;
+constexpr int kKeptHeapBytes = 64 << 20;
 constexpr int kKeepaliveMs = 30'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
 
@@ -29,10 +32,9 @@ grpc::ChannelArguments ClientArguments() {
 
 }  // namespace
 
-void TuneGrpcForBulk() {
-  // SO_RCVLOWAT, so that a reader wakes for a whole frame, and read buffers of a frame's size.
-  setenv("GRPC_EXPERIMENTS", "tcp_rcv_lowat,tcp_frame_size_tuning,tcp_read_chunks",
-         /*overwrite=*/0);
+void TuneHeapForBulk() {
+  mallopt(M_MMAP_THRESHOLD, kMaxHeapChunkBytes);
+  mallopt(M_TRIM_THRESHOLD, kKeptHeapBytes);
 }
 
 absl::StatusOr<std::shared_ptr<CacheChannel>> CacheChannel::Connect(const ChannelOptions& options) {

@@ -20,10 +20,10 @@ struct ChannelOptions {
   absl::Duration connect_timeout = absl::Seconds(5);
 };
 
-// Lets gRPC read large frames from its sockets with fewer wake-ups (about a fifth more goodput),
-// unless the environment sets GRPC_EXPERIMENTS. Call it first thing in main, before there are
-// threads; a program that does not is only slower.
-void TuneGrpcForBulk();
+// Lets the heap of this process keep the memory of received chunks: giving it back and faulting it
+// in again costs as much as receiving into it. Call it early in main; a program that does not is
+// only slower.
+void TuneHeapForBulk();
 
 // Shared by any number of writers and readers, on any threads.
 class CacheChannel {

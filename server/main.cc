@@ -45,7 +45,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "turbokvd: %s\n", std::string(level.message()).c_str());
     return kExitUsage;
   }
-  TuneGrpcForBulk();
+  TuneHeapForBulk();
   gpr_set_log_function(&LogFromGrpc);
   const sigset_t signals = BlockSignals();
   const absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config);

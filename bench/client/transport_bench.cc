@@ -1,6 +1,6 @@
 // Goodput of the service on loopback beside a raw socket's, in one run.
 //
-//   transport_bench [--rounds N] [--layers N] [--tokens N] [--smoke]
+//   transport_bench [--rounds N] [--layers N] [--tokens N] [--only NAME] [--smoke]
 //
 // The server is a process of its own. Every round measures each of:
 //   socket       raw TCP, 256 KiB chunks, the receiver looks at nothing
@@ -43,6 +43,7 @@ struct Options {
   int rounds = 7;
   int layers = 8;
   int tokens = 2048;
+  std::string only;
 };
 
 Options ParseOptions(int argc, char** argv) {
@@ -51,11 +52,13 @@ Options ParseOptions(int argc, char** argv) {
     const std::string flag = argv[i];
     const auto value = [&] { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
     if (flag == "--smoke") {
-      options = {1, 2, 256};
+      options = {1, 2, 256, ""};
     } else if (flag == "--rounds") {
       options.rounds = std::max(1, value());
     } else if (flag == "--layers") {
       options.layers = std::max(1, value());
+    } else if (flag == "--only" && i + 1 < argc) {
+      options.only = argv[++i];
     } else if (flag == "--tokens") {
       options.tokens = std::max(kPageTokens, value() / kPageTokens * kPageTokens);
     }
@@ -250,12 +253,14 @@ class Series {
  public:
   Series(const char* name, size_t bytes) : name_(name), bytes_(bytes) {}
   void Add(double seconds) { rates_.push_back(static_cast<double>(bytes_) / seconds / 1e9); }
+  absl::string_view name() const { return name_; }
   double median() const {
     std::vector<double> sorted = rates_;
     std::sort(sorted.begin(), sorted.end());
     return sorted[sorted.size() / 2];
   }
   void Print() const {
+    if (rates_.empty()) return;
     const auto [low, high] = std::minmax_element(rates_.begin(), rates_.end());
     std::printf("%-12s %7.3f GB/s  (%.3f .. %.3f)\n", name_, median(), *low, *high);
   }
@@ -270,24 +275,28 @@ void Run(const Options& options) {
   const ServerProcess server;
   TransportBench bench(options, server.port());
   Series socket("socket", bench.page_bytes());
-  Series fetch("fetch", bench.page_bytes());
   Series store_pages("store_pages", bench.page_bytes());
+  Series fetch("fetch", bench.page_bytes());
   Series encoder("encoder", bench.raw_bytes());
   Series store_raw("store_raw", bench.raw_bytes());
   bench.StorePages();  // warm: windows, buffers, slabs
   bench.Fetch();
+  const auto measure = [&](Series* series, const std::function<double()>& run) {
+    if (options.only.empty() || options.only == series->name()) series->Add(run());
+  };
   for (int round = 0; round < options.rounds; ++round) {
-    socket.Add(RawSocketSeconds(bench.page_bytes(), kChunkBytes));
-    store_pages.Add(bench.StorePages());
-    fetch.Add(bench.Fetch());
-    encoder.Add(bench.Encode());
-    store_raw.Add(bench.StoreRaw());
+    measure(&socket, [&] { return RawSocketSeconds(bench.page_bytes(), kChunkBytes); });
+    measure(&store_pages, [&] { return bench.StorePages(); });
+    measure(&fetch, [&] { return bench.Fetch(); });
+    measure(&encoder, [&] { return bench.Encode(); });
+    measure(&store_raw, [&] { return bench.StoreRaw(); });
   }
   std::printf("%zu bytes of pages, %zu bytes of raw K/V, %zu KiB chunks, %d rounds, medians\n",
               bench.page_bytes(), bench.raw_bytes(), kChunkBytes >> 10, options.rounds);
-  for (const Series* series : {&socket, &fetch, &store_pages, &encoder, &store_raw}) {
+  for (const Series* series : {&socket, &store_pages, &fetch, &encoder, &store_raw}) {
     series->Print();
   }
+  if (!options.only.empty()) return;
   const double series_limit = 1.0 / (1.0 / store_pages.median() + 1.0 / encoder.median());
   std::printf("fetch / socket                              %.3f (goal 0.70)\n",
               fetch.median() / socket.median());
@@ -301,7 +310,7 @@ void Run(const Options& options) {
 }  // namespace turbokv::bench
 
 int main(int argc, char** argv) {
-  turbokv::TuneGrpcForBulk();
+  turbokv::TuneHeapForBulk();
   turbokv::bench::Run(turbokv::bench::ParseOptions(argc, argv));
   return 0;
 }

@@ -10,24 +10,21 @@ namespace turbokv {
 namespace {
 
 constexpr char kStoreMethod[] = "/turbokv.v1.CacheService/Store";
-constexpr size_t kMaxQueuedBytes = size_t{1} << 20;
+constexpr size_t kMaxQueuedBytes = size_t{2} << 20;
 
 }  // namespace
 
 StoreCall::StoreCall(std::shared_ptr<CacheChannel> channel, absl::Duration timeout)
     : channel_(std::move(channel)), stub_(channel_->grpc_channel()) {
   PrepareCall(*channel_, timeout, &context_);
-  stub_.PrepareBidiStreamingCall(&context_, kStoreMethod, grpc::StubOptions(), this);
-  AddHold();  // writes are started from outside of reactions
-  StartRead(&response_);
-  StartCall();
+  stream_ = stub_.PrepareCall(&context_, kStoreMethod, &completions_);
+  stream_->StartCall(TagOf(Event::kStarted));
+  thread_ = std::thread([this] { Poll(); });
 }
 
 StoreCall::~StoreCall() {
-  if (!held_) return;  // Finish or a failed Write has seen the end
-  context_.TryCancel();
-  LetGo();
-  WaitForEnd().IgnoreError();
+  context_.TryCancel();  // of no effect on a call that has ended
+  thread_.join();
 }
 
 absl::Status StoreCall::Write(grpc::ByteBuffer message) {
@@ -41,22 +38,16 @@ absl::Status StoreCall::Write(grpc::ByteBuffer message) {
       return absl::OkStatus();
     }
   }
-  LetGo();
   TURBOKV_RETURN_IF_ERROR(WaitForEnd());
   return absl::InternalError("the server ended the store before it was complete");
-}
-
-void StoreCall::WriteNext() {
-  if (!queue_.empty() && !broken_) StartWrite(&queue_.front());
 }
 
 absl::StatusOr<v1::StoreResponse> StoreCall::Finish() {
   {
     MutexLock lock(&mutex_);
-    while (!queue_.empty() && !broken_) changed_.wait(mutex_);
-    if (!broken_) StartWritesDone();
+    while (!(started_ && queue_.empty()) && !broken_) changed_.wait(mutex_);
+    if (!broken_) stream_->WritesDone(TagOf(Event::kWritesDone));
   }
-  LetGo();
   TURBOKV_RETURN_IF_ERROR(WaitForEnd());
   MutexLock lock(&mutex_);
   if (!answered_) return absl::InternalError("store: the server sent no answer");
@@ -65,39 +56,54 @@ absl::StatusOr<v1::StoreResponse> StoreCall::Finish() {
   return response;
 }
 
-void StoreCall::LetGo() {
-  if (std::exchange(held_, false)) RemoveHold();
-}
-
 absl::Status StoreCall::WaitForEnd() {
   MutexLock lock(&mutex_);
   while (!done_) changed_.wait(mutex_);
   return CallStatus(*channel_, "store", status_);
 }
 
-void StoreCall::OnWriteDone(bool ok) {
-  MutexLock lock(&mutex_);
-  queued_bytes_ -= queue_.front().Length();
-  queue_.pop_front();  // lets go of borrowed payload
-  if (!ok) broken_ = true;
-  WriteNext();
-  // The writer is woken once for several messages, not for each.
-  if (queued_bytes_ <= kMaxQueuedBytes / 2 || broken_) changed_.notify_all();
+void StoreCall::Poll() {
+  void* tag = nullptr;
+  bool ok = false;
+  while (completions_.Next(&tag, &ok))
+    Handle(static_cast<Event>(reinterpret_cast<uintptr_t>(tag)), ok);
 }
 
-void StoreCall::OnReadDone(bool ok) {
-  // One answer or none: either way the server takes nothing more.
-  MutexLock lock(&mutex_);
-  answered_ = ok;
-  broken_ = true;
-  changed_.notify_all();
+void StoreCall::WriteNext() {
+  if (started_ && !queue_.empty() && !broken_) {
+    stream_->Write(queue_.front(), TagOf(Event::kWritten));
+  }
 }
 
-void StoreCall::OnDone(const grpc::Status& status) {
+void StoreCall::Handle(Event event, bool ok) {
   MutexLock lock(&mutex_);
-  status_ = status;
-  queue_.clear();
-  done_ = true;
+  switch (event) {
+    case Event::kStarted:
+      started_ = true;
+      // The answer, or its absence, tells that the server takes nothing more.
+      stream_->Read(&response_, TagOf(Event::kAnswered));
+      WriteNext();
+      break;
+    case Event::kWritten:
+      queued_bytes_ -= queue_.front().Length();
+      queue_.pop_front();
+      if (!ok) broken_ = true;
+      WriteNext();
+      // The writer is woken once for several messages, not for each.
+      if (queued_bytes_ > kMaxQueuedBytes / 2 && !broken_) return;
+      break;
+    case Event::kWritesDone:
+      break;
+    case Event::kAnswered:
+      answered_ = ok;
+      broken_ = true;
+      stream_->Finish(&status_, TagOf(Event::kFinished));
+      break;
+    case Event::kFinished:
+      done_ = true;
+      completions_.Shutdown();  // what is still to come is delivered before Next ends
+      break;
+  }
   changed_.notify_all();
 }
 

@@ -1,8 +1,9 @@
-// One client-streaming Store call, driven by one thread, sent in the background.
+// One client-streaming Store call, fed by one thread, sent in the background.
 #pragma once
 
 #include <deque>
 #include <memory>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,15 +11,17 @@
 #include "base/mutex.h"
 #include "client/channel.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "turbokv/v1/cache.pb.h"
 
 namespace turbokv {
 
-// gRPC's own threads move the bytes, so that they flow while the caller computes. Used by one
-// thread; destruction cancels what has not finished.
-class StoreCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+// A thread of its own moves the bytes, so that they flow while the caller computes. (gRPC's
+// callback API would start threads that stay, and that take the polling from every fetch of the
+// process.) Used by one thread; destruction cancels what has not finished.
+class StoreCall {
  public:
   StoreCall(std::shared_ptr<CacheChannel> channel, absl::Duration timeout);
   ~StoreCall();
@@ -31,29 +34,32 @@ class StoreCall final : private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::
   absl::StatusOr<v1::StoreResponse> Finish();
 
  private:
-  void OnWriteDone(bool ok) override;
-  void OnReadDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
+  enum class Event : uintptr_t { kStarted, kWritten, kWritesDone, kAnswered, kFinished };
+  static void* TagOf(Event event) { return reinterpret_cast<void*>(event); }
 
+  void Poll();  // the thread
+  void Handle(Event event, bool ok);
   // Starts the next write, if there is one.
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LetGo();  // allows OnDone; once
   absl::Status WaitForEnd();
 
   const std::shared_ptr<CacheChannel> channel_;
-  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub_;
+  grpc::GenericStub stub_;
   grpc::ClientContext context_;
+  grpc::CompletionQueue completions_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
   grpc::ByteBuffer response_;
-  bool held_ = true;
 
   Mutex mutex_;
   CondVar changed_;
   std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);  // the first is being written
   size_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool started_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;  // the server will take nothing more
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
-  grpc::Status status_ ABSL_GUARDED_BY(mutex_);
+  grpc::Status status_;  // gRPC's until done_
+  std::thread thread_;
 };
 
 }  // namespace turbokv

@@ -27,9 +27,9 @@ void ForEachTransportArgument(SetFn set) {
   // A write completes once no more than this is left to send, so that the next message is there
   // before the socket has run dry.
   set(GRPC_ARG_HTTP2_WRITE_BUFFER_SIZE, 512 << 10);
-  set(GRPC_ARG_TCP_READ_CHUNK_SIZE, 256 << 10);
-  set(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 64 << 10);
-  set(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 1 << 20);
+  set(GRPC_ARG_TCP_READ_CHUNK_SIZE, 64 << 10);
+  set(GRPC_ARG_TCP_MIN_READ_CHUNK_SIZE, 16 << 10);
+  set(GRPC_ARG_TCP_MAX_READ_CHUNK_SIZE, 128 << 10);
   set(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, static_cast<int>(kMaxMessageBytes));
   set(GRPC_ARG_MAX_METADATA_SIZE, 16 << 10);
 }

@@ -12,9 +12,6 @@
 
 namespace turbokv {
 
-// One value of K or V as float. `index` as in KvView.
-float ValueAt(ValueType type, const void* values, int64_t index);
-
 // Energy of the error of K or V in `page` over the energy of the (uncentred) values in `kv`; 0
 // where both are 0. `scratch` is grown as needed and may be used again.
 double RelativeMse(PageTensor tensor, const KvView& kv, const PageView& page,

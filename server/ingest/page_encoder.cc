@@ -24,7 +24,9 @@ PageEncoder::PageEncoder(ThreadPool* pool, Metrics* metrics, double sample_rate)
 absl::Status PageEncoder::Encode(Use use, const PageLayout& layout, const PageIdentity& identity,
                                  const KvView& kv, absl::Span<uint8_t> page) {
   const absl::Time start = absl::Now();
-  const absl::Status status = cpu::EncodePage(layout, identity, kv, page, pool_);
+  ThreadPool* const helpers = HelpersFor(++in_flight_);
+  const absl::Status status = cpu::EncodePage(layout, identity, kv, page, helpers);
+  --in_flight_;
   if (!status.ok()) {
     const std::string where =
         DescribeNonFinite(kv, layout.shape, static_cast<int64_t>(identity.first_token));
@@ -35,6 +37,10 @@ absl::Status PageEncoder::Encode(Use use, const PageLayout& layout, const PageId
   metrics_->ObserveLatency(Latency::kEncodePage, absl::Now() - start);
   if (use == Use::kBlock && NextIsSampled()) Sample(kv, page);
   return absl::OkStatus();
+}
+
+ThreadPool* PageEncoder::HelpersFor(int pages_in_flight) const {
+  return pool_->size() > 2 * pages_in_flight ? pool_ : nullptr;
 }
 
 bool PageEncoder::NextIsSampled() {

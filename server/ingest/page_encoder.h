@@ -30,12 +30,16 @@ class PageEncoder {
                       const KvView& kv, absl::Span<uint8_t> page);
 
  private:
+  // The pool where it has threads to spare, else null: dividing a page among threads that have
+  // pages of their own (or among cores that also move the bytes) only costs switches between them.
+  ThreadPool* HelpersFor(int pages_in_flight) const;
   bool NextIsSampled();
   void Sample(const KvView& kv, absl::Span<const uint8_t> page);
 
   ThreadPool* const pool_;
   Metrics* const metrics_;
   const uint64_t sample_period_;  // 0: never
+  std::atomic<int> in_flight_{0};
   std::atomic<uint64_t> pages_{0};
   Mutex sampling_;  // one page at a time: a bound on memory
 };

@@ -13,6 +13,9 @@ namespace turbokv {
 namespace {
 
 constexpr char kMethod[] = "Store";
+constexpr size_t kMaxQueuedMessages = 2;
+// Jobs of one stream in a row before other streams get the thread.
+constexpr int kJobsPerTurn = 8;
 
 absl::StatusOr<StoreEncoding> EncodingOf(v1::StoreEncoding encoding) {
   switch (encoding) {
@@ -56,7 +59,7 @@ void StoreReactor::OnReadDone(bool ok) {
     Touch();
     reading_ = false;
     if (ok) {
-      queued_ = std::move(read_buffer_);
+      queue_.push_back(read_buffer_);
       read_buffer_.Clear();
     } else {
       closed_ = true;
@@ -82,14 +85,14 @@ void StoreReactor::OnStalled() {
 std::optional<StoreReactor::Job> StoreReactor::Step() {
   std::optional<Job> job;
   if (ended_) return job;
-  if (!busy_ && queued_) {
-    job.emplace(Job{std::make_unique<grpc::ByteBuffer>(*queued_)});
-    queued_.reset();
+  if (!busy_ && !queue_.empty()) {
+    job.emplace(Job{std::move(queue_.front())});
+    queue_.pop_front();
   } else if (!busy_ && closed_) {
     job.emplace();
   }
   if (job) busy_ = true;
-  if (!reading_ && !queued_ && !closed_) {
+  if (!reading_ && queue_.size() < kMaxQueuedMessages && !closed_) {
     reading_ = true;
     StartRead(&read_buffer_);
   }
@@ -100,24 +103,26 @@ void StoreReactor::End(const absl::Status& status) {
   if (std::exchange(ended_, true)) return;
   state_->metrics().AddActiveStores(-1);
   session_.reset();  // gives the memory back; Work does not run now
-  queued_.reset();
+  queue_.clear();
   if (status.ok()) state_->metrics().ObserveLatency(Latency::kStore, absl::Now() - start_);
   Finish(state_->End(kMethod, status, context_));
 }
 
 void StoreReactor::Run(std::optional<Job> job) {
-  while (job) {
-    if (encodes_) {
-      auto shared = std::make_shared<Job>(*std::move(job));
-      state_->encode_pool().Schedule([this, shared] { Run(Work(*shared)); });
-      return;
-    }
-    job = Work(*job);
-  }
+  while (job && !encodes_) job = Work(*job);
+  if (job) RunOnEncodeThread(*std::move(job));
+}
+
+void StoreReactor::RunOnEncodeThread(Job job) {
+  state_->encode_pool().Schedule([this, first = std::move(job)] {
+    std::optional<Job> next = Work(first);
+    for (int i = 1; i < kJobsPerTurn && next; ++i) next = Work(*next);
+    Run(std::move(next));
+  });
 }
 
 std::optional<StoreReactor::Job> StoreReactor::Work(const Job& job) {
-  const bool last = job.message == nullptr;
+  const bool last = !job.message;
   const absl::Status status = last ? Publish() : Process(*job.message);
   MutexLock lock(&mutex_);
   Touch();

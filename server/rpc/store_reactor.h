@@ -8,6 +8,7 @@
 // of a stream and keeps its chunks in order.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 
@@ -36,17 +37,18 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   void OnCancel() override;
   void OnDone() override;
 
-  // What is to be processed next: a message, or (null) the end of the stream.
+  // What is to be processed next: a message, or (none) the end of the stream.
   struct Job {
-    std::unique_ptr<grpc::ByteBuffer> message;
+    std::optional<grpc::ByteBuffer> message;
   };
   // Starts reading, and takes the next job, if they can go on.
   std::optional<Job> Step() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Processes jobs one after the other, here or on an encode thread. Only one job is under way at a
-  // time. The reactor may be gone when it returns.
+  // time. The reactor may be gone when they return.
   void Run(std::optional<Job> job);
+  void RunOnEncodeThread(Job job);
   std::optional<Job> Work(const Job& job);
   absl::Status Process(const grpc::ByteBuffer& message);
   absl::Status Open(const v1::StoreOpen& open);
@@ -62,7 +64,7 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   bool encodes_ = true;                    // until the announcement says otherwise; as session_
 
   Mutex mutex_;
-  std::optional<grpc::ByteBuffer> queued_ ABSL_GUARDED_BY(mutex_);
+  std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool busy_ ABSL_GUARDED_BY(mutex_) = false;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;  // the client has closed its side
