@@ -22,6 +22,12 @@ constexpr float kRoundingError = 0.29f / kLargestRounded;
 constexpr float kMaxRelativeError = 5e-5f;
 constexpr float kSmallestRounded = 1e-15f;
 
+// What sums scaled by exp(-before) are multiplied by to be scaled by exp(-after).
+float RescaleFactor(float before, float after) {
+  if (before == after) return 1;  // most pages: spares the exponential
+  return before == kNone ? 0 : std::exp(before - after);
+}
+
 // 2^exponent x factor, as large as floats go.
 float ScaleFactor(double factor, int exponent) {
   constexpr double kLargest = std::numeric_limits<float>::max();
@@ -289,7 +295,7 @@ bool HeadAttention::UpdateSoftmax(int count, bool tile_order) {
     }
     const float largest = std::max(largest_[row], block_largest_[row]);
     const WeightSums sums = ExpWeights(scores, count, largest, options_.sparse_v_threshold, scores);
-    weight_[row] = weight_[row] * std::exp(double{largest_[row]} - largest) + sums.all;
+    weight_[row] = weight_[row] * RescaleFactor(largest_[row], largest) + sums.all;
     largest_[row] = largest;
     kept_any = kept_any || sums.kept_any;
   }
@@ -304,8 +310,7 @@ void HeadAttention::Rescale(ValueSums& target) {
     target.largest.assign(padded_rows_, kNone);
   }
   for (int row = 0; row < rows_; ++row) {
-    rescale_[row] =
-        target.largest[row] == kNone ? 0.0f : std::exp(target.largest[row] - largest_[row]);
+    rescale_[row] = RescaleFactor(target.largest[row], largest_[row]);
     target.largest[row] = largest_[row];
   }
 }

@@ -245,6 +245,21 @@ TEST(DecodeAttentionTest, SkipsValuesOfNegligibleWeight) {
   EXPECT_NE(exact.out, skipped.out);
 }
 
+// Flat, ordinary and peaked attention over many pages: where turboN's products are rounded to 16
+// bits, and where they must not be.
+TEST(DecodeAttentionTest, RoundsWeightsOnlyWhereItDoesNotShow) {
+  for (Codec codec : {Codec::kTurbo2, Codec::kTurbo3, Codec::kTurbo4}) {
+    for (float scale : {0.0f, 0.05f, 0.5f, 1.0f, 2.0f, 4.0f, 10.0f}) {
+      for (int head_dim : {64, 128, 256}) {
+        SCOPED_TRACE(absl::StrCat(CodecName(codec), " scale ", scale, " head_dim ", head_dim));
+        Case test_case{.shape = {4, 1, head_dim}, .value_scale = scale};
+        for (int i = 0; i < 12; ++i) test_case.pages.push_back({codec, codec, 128 - 9 * (i % 3)});
+        Harness(test_case).ExpectMatch(1e-4);
+      }
+    }
+  }
+}
+
 TEST(DecodeAttentionTest, HandlesPagesWithExponents) {
   for (float scale : {1e-7f, 1e-4f, 1e5f, 1e6f}) {
     SCOPED_TRACE(scale);
