@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "client/wire/bulk_message.h"
+#include "client/wire/chunk_sizes.h"
 #include "client/wire/spec_conversion.h"
 #include "server/rpc/request_identity.h"
 
@@ -149,6 +150,10 @@ absl::Status StoreReactor::Process(const grpc::ByteBuffer& message) {
   }
   if (session_ == nullptr) {
     return absl::InvalidArgumentError("the first message is not `open`");
+  }
+  if (payload.size_bytes() > kMaxChunkBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("a chunk of ", payload.size_bytes(),
+                                                   " bytes; expected at most ", kMaxChunkBytes));
   }
   StoreChunk chunk;
   chunk.layer = fields_.chunk().layer();

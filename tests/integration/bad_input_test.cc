@@ -192,6 +192,10 @@ TEST_F(BadInputTest, ChunksThatDisagreeWithTheirSize) {
   EXPECT_THAT(Store({Open(256), Chunk(0, 0, 0)}),
               StatusIs(kInvalid, HasSubstr("token_count is 0")));
   chunk = Chunk(0, 0, 64);
+  chunk.mutable_data()->resize((1 << 20) + 1);
+  EXPECT_THAT(Store({Open(256), chunk}),
+              StatusIs(kInvalid, HasSubstr("a chunk of 1048577 bytes; expected at most 1048576")));
+  chunk = Chunk(0, 0, 64);
   chunk.mutable_chunk()->set_token_count(0xffffffff);
   EXPECT_THAT(Store({Open(256), chunk}), StatusIs(kInvalid, HasSubstr("4294967295")));
   ExpectNothingLeft();

@@ -85,6 +85,8 @@ int TurbokvdProcess::WaitForExit() {
     absl::SleepFor(absl::Milliseconds(10));
   }
   exit_status_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  MutexLock lock(&mutex_);
+  while (!closed_) changed_.wait(mutex_);  // the whole log is here
   return exit_status_;
 }
 
