@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
+#include "client/chunk_sizes.h"
 #include "client/wire/bulk_message.h"
-#include "client/wire/chunk_sizes.h"
 #include "client/wire/spec_conversion.h"
 #include "client/wire/store_call.h"
 

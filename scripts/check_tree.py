@@ -19,7 +19,7 @@ ALLOWED = {
     "kernels/cpu": ["base", "kernels/format", "kernels"],
     "kernels/cuda": ["base", "kernels/format", "kernels"],
     "kernels": ["base", "kernels/format"],
-    "client": ["base", "kernels", "kernels/format", "kernels/cpu", "turbokv/v1"],
+    "client": ["base", "kernels", "kernels/format", "kernels/cpu", "client/wire", "turbokv/v1"],
     "client/wire": ["base", "kernels", "kernels/format", "client", "turbokv/v1"],
     "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client"],
     "server/config": ["base"],

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "client/wire/chunk_sizes.h"
+#include "client/chunk_sizes.h"
 #include "kernels/format/page_header.h"
 
 namespace turbokv {

@@ -21,6 +21,7 @@ namespace {
 constexpr absl::Duration kMaxTick = absl::Seconds(1);
 constexpr absl::Duration kMinTick = absl::Milliseconds(20);
 constexpr absl::Duration kDrainPoll = absl::Milliseconds(20);
+constexpr absl::Duration kShortCallGrace = absl::Milliseconds(500);
 constexpr int kKeepaliveMs = 30'000;
 constexpr int kMinPingIntervalMs = 10'000;
 constexpr int kMaxStreamsPerConnection = 1024;
@@ -112,7 +113,9 @@ void Server::Drain(absl::Duration timeout) {
   while (state_->stores().active() + state_->fetches().active() > 0 && absl::Now() < deadline) {
     absl::SleepFor(kDrainPoll);
   }
-  server_->Shutdown(absl::ToChronoTime(std::max(deadline, absl::Now())));
+  // Idle clients may take seconds to notice; only short calls can still be under way.
+  server_->Shutdown(
+      absl::ToChronoTime(std::min(std::max(deadline, absl::Now()), absl::Now() + kShortCallGrace)));
   server_->Wait();
   StopTicking();
   server_.reset();

@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "client/chunk_sizes.h"
 #include "client/wire/bulk_message.h"
-#include "client/wire/chunk_sizes.h"
 #include "client/wire/spec_conversion.h"
 #include "server/rpc/request_identity.h"
 
