@@ -7,11 +7,11 @@
 #include "absl/status/statusor.h"
 
 // Returns from the enclosing function when `expr`, an absl::Status, is not OK.
-#define TURBOKV_RETURN_IF_ERROR(expr)                           \
-  do {                                                          \
+#define TURBOKV_RETURN_IF_ERROR(expr)                                 \
+  do {                                                                \
     if (absl::Status turbokv_status = (expr); !turbokv_status.ok()) { \
-      return turbokv_status;                                    \
-    }                                                           \
+      return turbokv_status;                                          \
+    }                                                                 \
   } while (false)
 
 #define TURBOKV_STATUS_CONCAT_INNER(a, b) a##b

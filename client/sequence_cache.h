@@ -26,8 +26,8 @@ class SequenceCache {
   ~SequenceCache();
 
   // Adopts a fetched layer. With tail pages, the tail's tokens leave the packed pages that cover
-  // the same positions out (the sequence's last full page is in its tail). Layers in any order, once
-  // each, before the first Append to that layer.
+  // the same positions out (the sequence's last full page is in its tail). Layers in any order,
+  // once each, before the first Append to that layer.
   absl::Status AdoptLayer(FetchedLayer layer);
 
   // Appends kv.tokens tokens (of spec.source_type, or fp32, rounded to the tail's type) to a layer,
@@ -38,7 +38,7 @@ class SequenceCache {
   absl::Status Attend(int layer, int q_heads, const AttentionOptions& options,
                       const AttentionQueries& queries) const;
 
-  int64_t tokens(int layer) const;         // packed and tail together
+  int64_t tokens(int layer) const;  // packed and tail together
   int64_t packed_blocks(int layer) const;
   int tail_tokens(int layer) const;
   // Page of a packed block, e.g. to store it back (PrefillWriter::WritePage).

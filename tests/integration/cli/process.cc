@@ -8,7 +8,6 @@
 #include <csignal>
 #include <fstream>
 #include <iterator>
-#include <regex>
 #include <thread>
 
 #include "gtest/gtest.h"
@@ -67,11 +66,13 @@ ServerProcess::ServerProcess(const std::string& directory) {
                 "127.0.0.1:0", "--memory", "256MiB"},
                directory + "/turbokvd.out", log);
   const auto deadline = std::chrono::steady_clock::now() + kStartTimeout;
-  std::smatch match;
+  constexpr char kPortField[] = " port=";
   while (std::chrono::steady_clock::now() < deadline) {
     const std::string text = ReadAll(log);
-    if (std::regex_search(text, match, std::regex(" port=(\\d+)[^\\n]*\\n"))) {
-      port_ = match[1];
+    const size_t field = text.find(kPortField);
+    if (field != std::string::npos && text.find('\n', field) != std::string::npos) {
+      const size_t begin = field + sizeof(kPortField) - 1;
+      port_ = text.substr(begin, text.find_first_not_of("0123456789", begin) - begin);
       return;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -119,7 +119,8 @@ TEST(BulkMessageTest, LengthsAreNeverTrusted) {
                        "abc"),
               HasSubstr("a field of 8 bytes, but only 3"));
   EXPECT_THAT(error_of("\x7a\x80"), HasSubstr("ends inside a number"));
-  EXPECT_THAT(error_of(absl::StrCat("\x08", std::string(11, '\x80'))), HasSubstr("more than 10 bytes"));
+  EXPECT_THAT(error_of(absl::StrCat("\x08", std::string(11, '\x80'))),
+              HasSubstr("more than 10 bytes"));
   EXPECT_THAT(error_of("\x7b"
                        "abc"),
               HasSubstr("wire type 3"));
