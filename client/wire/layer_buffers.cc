@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <utility>
@@ -50,7 +51,16 @@ std::shared_ptr<uint8_t> LayerBuffers::Get(size_t bytes) {
 
 void LayerBuffers::Return(Buffer buffer) {
   MutexLock lock(&mutex_);
-  if (idle_.size() < kMaxIdle) idle_.push_back(std::move(buffer));
+  if (idle_.size() < kMaxIdle) {
+    idle_.push_back(std::move(buffer));
+    return;
+  }
+  // Full: the largest are worth keeping.
+  const auto smaller = [](const Buffer& a, const Buffer& b) {
+    return a.capacity_bytes < b.capacity_bytes;
+  };
+  const auto smallest = std::min_element(idle_.begin(), idle_.end(), smaller);
+  if (smaller(*smallest, buffer)) *smallest = std::move(buffer);
 }
 
 }  // namespace turbokv

@@ -67,7 +67,7 @@ void StoreReactor::OnReadDone(bool ok) {
     }
     job = Step();
   }
-  Run(std::move(job));
+  if (job) Run(std::move(job));
 }
 
 void StoreReactor::OnCancel() {
@@ -118,7 +118,7 @@ void StoreReactor::RunOnEncodeThread(Job job) {
   state_->encode_pool().Schedule([this, first = std::move(job)] {
     std::optional<Job> next = Work(first);
     for (int i = 1; i < kJobsPerTurn && next; ++i) next = Work(*next);
-    Run(std::move(next));
+    if (next) Run(std::move(next));  // without a job, the reactor may be gone
   });
 }
 
