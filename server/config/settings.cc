@@ -157,8 +157,8 @@ constexpr std::array<Setting, 13> kSettings = {{
      "Memory for cached pages; the index and the calls under way need a little more.",
      SetBytes<&Config::memory_bytes, kMiB, 64 * kTiB>, Show<&Config::memory_bytes>},
     {"slab_size", "SIZE", "0, or a multiple of 4KiB up to 64GiB, at most memory",
-     "Memory is cut into slabs of this size; no block and no tail can be larger. 0 chooses a 64th "
-     "of memory within 1MiB to 64MiB.",
+     "Memory is cut into slabs of this size; no block and no tail can be larger. 0 chooses a 32nd "
+     "of memory within 1MiB to 128MiB.",
      SetSlabBytes, Show<&Config::slab_bytes>},
     {"encode_threads", "COUNT", "0 to 1024", "Threads that encode pages. 0 starts one a core.",
      SetInt<&Config::encode_threads, 0, kMaxThreads>, Show<&Config::encode_threads>},

@@ -13,8 +13,8 @@ namespace turbokv {
 namespace {
 
 constexpr size_t kMinChosenSlabBytes = size_t{1} << 20;
-constexpr size_t kMaxChosenSlabBytes = size_t{64} << 20;
-constexpr size_t kChosenSlabCount = 64;
+constexpr size_t kMaxChosenSlabBytes = size_t{128} << 20;
+constexpr size_t kChosenSlabCount = 32;
 constexpr size_t kMaxSlabs = size_t{1} << 20;
 
 constexpr size_t RoundDown(size_t bytes, size_t multiple) { return bytes / multiple * multiple; }

@@ -33,7 +33,7 @@ constexpr size_t ExtentClassBytes(size_t bytes) {
   return (bytes + kExtentAlignmentBytes - 1) / kExtentAlignmentBytes * kExtentAlignmentBytes;
 }
 
-// The slab size for a budget: explicit, or a 64th of the budget within 1..64 MiB.
+// The slab size for a budget: explicit, or a 32nd of the budget within 1..128 MiB.
 size_t ChooseSlabBytes(size_t budget_bytes, size_t requested_slab_bytes);
 
 // Place of an extent: number `index` of slab `slab`.

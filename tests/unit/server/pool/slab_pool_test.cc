@@ -16,9 +16,9 @@ using ::testing::UnorderedElementsAre;
 constexpr size_t kMiB = size_t{1} << 20;
 
 TEST(SlabPoolTest, ChoosesASixtyFourthOfTheBudgetWithinBounds) {
-  EXPECT_EQ(ChooseSlabBytes(4096 * kMiB, 0), 64 * kMiB);
-  EXPECT_EQ(ChooseSlabBytes(1024 * kMiB, 0), 16 * kMiB);
-  EXPECT_EQ(ChooseSlabBytes(size_t{1} << 40, 0), 64 * kMiB);
+  EXPECT_EQ(ChooseSlabBytes(4096 * kMiB, 0), 128 * kMiB);
+  EXPECT_EQ(ChooseSlabBytes(1024 * kMiB, 0), 32 * kMiB);
+  EXPECT_EQ(ChooseSlabBytes(size_t{1} << 40, 0), 128 * kMiB);
   EXPECT_EQ(ChooseSlabBytes(10 * kMiB, 0), kMiB);
   EXPECT_EQ(ChooseSlabBytes(300'000, 0), 299'008);
   EXPECT_EQ(ChooseSlabBytes(4096 * kMiB, 12288), 12288);
