@@ -183,7 +183,7 @@ class TransportBench {
     return SecondsOf([&] {
       FetchOptions fetch;
       fetch.chunk_bytes = kChunkBytes;
-      Require(reader.Fetch(fetch, [](FetchedLayer) { return absl::OkStatus(); }));
+      Require(reader.Fetch(fetch, [](const FetchedLayer&) { return absl::OkStatus(); }));
     });
   }
 

@@ -80,7 +80,7 @@ absl::Status Fetch(const GetOptions& options, const Sequence& sequence, DecodeRe
   Progress progress("fetching", Progress::Unit::kBytes,
                     static_cast<int64_t>(sequence.spec->block_bytes()) * fetched->match.blocks,
                     options.output.progress);
-  return reader->Fetch(fetch, [&](FetchedLayer layer) -> absl::Status {
+  return reader->Fetch(fetch, [&](const FetchedLayer& layer) -> absl::Status {
     const int64_t page_bytes_before = fetched->page_bytes;
     TURBOKV_ASSIGN_OR_RETURN(const LayerValues values, DecodeLayer(layer, spec, fetched));
     AddLayer(layer.layer, values, type, fetched);

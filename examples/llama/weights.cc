@@ -18,7 +18,8 @@ class WeightReader {
   WeightReader(const SafetensorsFile* file, std::string path)
       : file_(file), path_(std::move(path)) {}
 
-  absl::StatusOr<std::vector<float>> Read(const std::string& name, std::vector<int64_t> shape) {
+  absl::StatusOr<std::vector<float>> Read(const std::string& name,
+                                          const std::vector<int64_t>& shape) {
     TURBOKV_ASSIGN_OR_RETURN(const Tensor tensor, file_->Get(name));
     if (tensor.shape != shape) {
       return absl::InvalidArgumentError(
