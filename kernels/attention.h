@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/kv_view.h"
 
@@ -50,5 +51,10 @@ struct AttentionQueries {
   float* out = nullptr;
   float* lse = nullptr;
 };
+
+// Checks everything but the pages, for every implementation alike. INVALID_ARGUMENT names the
+// field, its value and the limit.
+absl::Status ValidateAttention(const AttentionShape& shape, const AttentionOptions& options,
+                               const SequenceKv& sequence, const AttentionQueries& queries);
 
 }  // namespace turbokv
