@@ -97,15 +97,16 @@ absl::Span<const uint8_t> ReadAfterScores(const PageView& page, int kv_head) {
   return {page.Slice(kv_head) + page.layout.v_codes.offset_bytes, page.layout.v_codes.size_bytes};
 }
 
-// Fetches scales and K mean, which come last in a slice and are read first.
+// Fetches scales and K mean, which are read before the codes.
 void PrefetchScales(const PageView* page, int kv_head) {
-  constexpr size_t kCacheLineBytes = 64;
   if (page == nullptr) return;
   const uint8_t* slice = page->Slice(kv_head);
-  for (size_t i = page->layout.k_scales.offset_bytes; i < page->layout.slice_bytes;
-       i += kCacheLineBytes) {
-    __builtin_prefetch(slice + i);
-  }
+  const auto prefetch = [slice](size_t begin, size_t end) {
+    constexpr size_t kCacheLineBytes = 64;
+    for (size_t i = begin; i < end; i += kCacheLineBytes) __builtin_prefetch(slice + i);
+  };
+  prefetch(page->layout.k_scales.offset_bytes, page->layout.v_codes.offset_bytes);
+  prefetch(page->layout.v_scales.offset_bytes, page->layout.slice_bytes);
 }
 
 // The range of rounding a group of q.

@@ -11,28 +11,29 @@
 namespace turbokv {
 namespace {
 
-using enum NibbleOrder;
-using enum ScaleKind;
+constexpr CodecTraits Traits(Codec codec, absl::string_view name, bool implemented) {
+  return {FactsOf(codec), codec, name, implemented};
+}
 
 constexpr CodecTraits kCodecs[] = {
-    {Codec::kBf16, "bf16", 16, false, kNone, kAffine, true},
-    {Codec::kFp16, "fp16", 16, false, kNone, kAffine, true},
-    {Codec::kFp8E4m3, "fp8_e4m3", 8, false, kHeadFp32, kAffine, true},
-    {Codec::kQ8_0, "q8_0", 8, false, kBlockFp16, kAffine, true},
-    {Codec::kQ4_0, "q4_0", 4, false, kBlockFp16, kAffine, true},
-    {Codec::kInt8, "int8", 8, true, kGroupStepMinFp16, kAffine, true},
-    {Codec::kInt6, "int6", 6, true, kGroupStepMinFp16, kAffine, true},
-    {Codec::kInt5, "int5", 5, true, kGroupStepMinFp16, kAffine, true},
-    {Codec::kInt4, "int4", 4, true, kGroupStepMinFp16, kAffine, true},
-    {Codec::kTurbo4, "turbo4", 4, true, kGroupFp16, kTable, true},
-    {Codec::kTurbo3, "turbo3", 3, true, kGroupFp16, kTable, true},
-    {Codec::kTurbo2, "turbo2", 2, true, kGroupFp16, kTable, true},
-    {Codec::kTurbo3Tcq, "turbo3_tcq", 3, true, kGroupFp16, kTable, false},
-    {Codec::kTurbo2Tcq, "turbo2_tcq", 2, true, kGroupFp16, kTable, false},
-    {Codec::kTurbo4Tcq, "turbo4_tcq", 4, true, kGroupFp16, kTable, false},
-    {Codec::kKlt4, "klt4", 4, true, kGroupFp16, kTable, false},
-    {Codec::kKlt3, "klt3", 3, true, kGroupFp16, kTable, false},
-    {Codec::kKlt2, "klt2", 2, true, kGroupFp16, kTable, false},
+    Traits(Codec::kBf16, "bf16", true),
+    Traits(Codec::kFp16, "fp16", true),
+    Traits(Codec::kFp8E4m3, "fp8_e4m3", true),
+    Traits(Codec::kQ8_0, "q8_0", true),
+    Traits(Codec::kQ4_0, "q4_0", true),
+    Traits(Codec::kInt8, "int8", true),
+    Traits(Codec::kInt6, "int6", true),
+    Traits(Codec::kInt5, "int5", true),
+    Traits(Codec::kInt4, "int4", true),
+    Traits(Codec::kTurbo4, "turbo4", true),
+    Traits(Codec::kTurbo3, "turbo3", true),
+    Traits(Codec::kTurbo2, "turbo2", true),
+    Traits(Codec::kTurbo3Tcq, "turbo3_tcq", false),
+    Traits(Codec::kTurbo2Tcq, "turbo2_tcq", false),
+    Traits(Codec::kTurbo4Tcq, "turbo4_tcq", false),
+    Traits(Codec::kKlt4, "klt4", false),
+    Traits(Codec::kKlt3, "klt3", false),
+    Traits(Codec::kKlt2, "klt2", false),
 };
 
 // TraitsOf indexes the table by id.

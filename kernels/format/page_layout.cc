@@ -67,10 +67,10 @@ absl::StatusOr<PageLayout> PageLayout::For(const PageShape& shape) {
   layout.v_padded_dim = PaddedHeadDim(shape.v_codec, shape.head_dim);
   size_t end_bytes = 0;
   layout.k_codes = Append(CodeBytes(shape.k_codec, shape.head_dim), &end_bytes);
-  layout.v_codes = Append(CodeBytes(shape.v_codec, shape.head_dim), &end_bytes);
   layout.k_scales = Append(ScaleBytes(shape.k_codec, shape.head_dim), &end_bytes);
-  layout.v_scales = Append(ScaleBytes(shape.v_codec, shape.head_dim), &end_bytes);
   layout.k_mean = Append(shape.k_mean ? size_t{2} * shape.head_dim : 0, &end_bytes);
+  layout.v_codes = Append(CodeBytes(shape.v_codec, shape.head_dim), &end_bytes);
+  layout.v_scales = Append(ScaleBytes(shape.v_codec, shape.head_dim), &end_bytes);
   layout.slice_bytes = end_bytes;
   layout.page_bytes = layout.SliceOffset(shape.kv_heads);
   return layout;

@@ -1,7 +1,10 @@
 // Where the bytes of a page are. docs/formats/page_v1.md is the specification.
 //
 //   page  = header (128 bytes) | slice of KV head 0 | ... | slice of the last KV head
-//   slice = K codes | V codes | K scales | V scales | K mean        each section 128-byte aligned
+//   slice = K codes | K scales | K mean | V codes | V scales        each section 128-byte aligned
+//
+// What the scores need comes first and in one piece, then what the values need: a kernel fetches
+// each half with one bulk copy.
 //
 // A slice is 128 tokens of one head; a page with fewer tokens has the same size, and its unused
 // codes and scales are zero.
@@ -46,7 +49,7 @@ struct PageLayout {
   PageShape shape;
   int k_padded_dim = 0;
   int v_padded_dim = 0;
-  Section k_codes, v_codes, k_scales, v_scales, k_mean;
+  Section k_codes, k_scales, k_mean, v_codes, v_scales;
   size_t slice_bytes = 0;
   size_t page_bytes = 0;
 

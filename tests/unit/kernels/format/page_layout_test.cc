@@ -18,12 +18,12 @@ TEST(PageLayoutTest, Turbo3SliceIsAsSpecified) {
   const PageLayout layout = LayoutOf(Codec::kTurbo3, Codec::kTurbo3, 128, true, 2);
   EXPECT_EQ(layout.k_codes.offset_bytes, 0u);
   EXPECT_EQ(layout.k_codes.size_bytes, 6144u);
-  EXPECT_EQ(layout.v_codes.offset_bytes, 6144u);
-  EXPECT_EQ(layout.k_scales.offset_bytes, 12288u);
+  EXPECT_EQ(layout.k_scales.offset_bytes, 6144u);
   EXPECT_EQ(layout.k_scales.size_bytes, 256u);
-  EXPECT_EQ(layout.v_scales.offset_bytes, 12544u);
-  EXPECT_EQ(layout.k_mean.offset_bytes, 12800u);
+  EXPECT_EQ(layout.k_mean.offset_bytes, 6400u);
   EXPECT_EQ(layout.k_mean.size_bytes, 256u);
+  EXPECT_EQ(layout.v_codes.offset_bytes, 6656u);
+  EXPECT_EQ(layout.v_scales.offset_bytes, 12800u);
   EXPECT_EQ(layout.slice_bytes, 13056u);
   EXPECT_EQ(layout.page_bytes, 128 + 2 * 13056u);
   EXPECT_EQ(layout.SliceOffset(1), 128 + 13056u);
@@ -66,7 +66,7 @@ TEST(PageLayoutTest, SectionsAreAlignedAndDoNotOverlap) {
         const PageLayout layout = LayoutOf(k.codec, v.codec, head_dim, k_mean, 3);
         size_t end = 0;
         for (const Section& section :
-             {layout.k_codes, layout.v_codes, layout.k_scales, layout.v_scales, layout.k_mean}) {
+             {layout.k_codes, layout.k_scales, layout.k_mean, layout.v_codes, layout.v_scales}) {
           EXPECT_EQ(section.offset_bytes % kSectionAlignmentBytes, 0u);
           EXPECT_GE(section.offset_bytes, end);
           EXPECT_LT(section.offset_bytes - end, kSectionAlignmentBytes);
