@@ -2,7 +2,7 @@
 include(GoogleTest)
 
 function(turbokv_target_defaults target)
-  target_compile_options(${target} PRIVATE ${TURBOKV_WARNINGS})
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${TURBOKV_WARNINGS}>)
   target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
                                               $<INSTALL_INTERFACE:include/turbokv>)
 endfunction()
