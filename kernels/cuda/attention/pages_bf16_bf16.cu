@@ -1,0 +1,3 @@
+#include "kernels/cuda/attention/compile_pages.cuh"
+
+TURBOKV_COMPILE_PAGES(CompiledPagesBf16Bf16, kBf16, kBf16)
