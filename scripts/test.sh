@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests: release, lint, AddressSanitizer + UndefinedBehaviorSanitizer, ThreadSanitizer, fuzzing.
+# All tests: release, CUDA (compiled; run where there is a GPU), lint, AddressSanitizer +
+# UndefinedBehaviorSanitizer, ThreadSanitizer, fuzzing.
 #   scripts/test.sh [--no-install] [--quick]
 # --quick runs the release tests only.
 source "$(dirname "$0")/common.sh"
@@ -11,7 +12,7 @@ for argument in "$@"; do
     --no-install) install=false ;;
     --quick) quick=true ;;
     -h | --help)
-      sed -n '2,4s/^# //p' scripts/test.sh
+      sed -n '2,5s/^# //p' scripts/test.sh
       exit 0
       ;;
     *) die "unknown option '$argument'; see scripts/test.sh --help" ;;
@@ -34,8 +35,18 @@ run_preset() {  # run_preset PRESET [ctest arguments...]
   ctest --test-dir "build/$preset" --output-on-failure --no-tests=error "$@"
 }
 
+# The CUDA preset builds only where there is nvcc; its GPU tests skip themselves, with the reason,
+# where there is no GPU.
+run_cuda() {
+  scripts/build.sh cuda cuda_kernels_test cuda_bench
+  [[ -x build/cuda/bin/cuda_kernels_test ]] || return 0
+  step "Testing preset cuda"
+  ctest --test-dir build/cuda --output-on-failure --no-tests=error -R '^cuda_'
+}
+
 run_preset release
 if ! $quick; then
+  run_cuda
   scripts/lint.sh
   run_preset asan --label-exclude 'slow|bench'
   run_preset tsan --label-exclude 'slow|bench' --exclude-regex demo_test  # one thread's arithmetic
