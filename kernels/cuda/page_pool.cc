@@ -8,13 +8,16 @@
 
 namespace turbokv::cuda {
 
+absl::Status CheckGpuHeadDim(int head_dim) {
+  if (SupportedHeadDim(head_dim)) return absl::OkStatus();
+  return absl::UnimplementedError(
+      absl::StrCat("head_dim ", head_dim, " has no GPU kernels; 64, 128 and 256 have"));
+}
+
 absl::Status ValidatePagePool(const PagePool& pool, PageLayout* layout) {
   absl::StatusOr<PageLayout> pool_layout = PageLayout::For(pool.shape);
   if (!pool_layout.ok()) return pool_layout.status();
-  if (!SupportedHeadDim(pool.shape.head_dim)) {
-    return absl::UnimplementedError(absl::StrCat("head_dim ", pool.shape.head_dim,
-                                                 " has no GPU kernels; 64, 128 and 256 have"));
-  }
+  TURBOKV_RETURN_IF_ERROR(CheckGpuHeadDim(pool.shape.head_dim));
   const auto address = reinterpret_cast<uintptr_t>(pool.device_base);
   if (pool.device_base == nullptr || address % kSectionAlignmentBytes != 0) {
     return absl::InvalidArgumentError(

@@ -16,6 +16,9 @@ struct PagePool {
   int64_t page_count = 0;          // at most 2^31 - 1
 };
 
+// UNIMPLEMENTED names a head_dim that no GPU kernel takes.
+absl::Status CheckGpuHeadDim(int head_dim);
+
 // INVALID_ARGUMENT names the field, its value and the limit; UNIMPLEMENTED for a shape that no GPU
 // kernel takes (head_dim other than 64, 128, 256). `layout` may be null.
 absl::Status ValidatePagePool(const PagePool& pool, PageLayout* layout);

@@ -24,10 +24,7 @@ absl::Status OutOfRange(absl::string_view field, int64_t value, int64_t first, i
 }
 
 absl::Status ValidateShape(const AttentionShape& shape) {
-  if (!SupportedHeadDim(shape.head_dim)) {
-    return absl::UnimplementedError(
-        absl::StrCat("head_dim ", shape.head_dim, " has no GPU kernels; 64, 128 and 256 have"));
-  }
+  TURBOKV_RETURN_IF_ERROR(CheckGpuHeadDim(shape.head_dim));
   if (shape.kv_heads < 1 || shape.kv_heads > kMaxKvHeads) {
     return OutOfRange("kv_heads", shape.kv_heads, 1, kMaxKvHeads);
   }

@@ -1,7 +1,7 @@
 // One code of a tile, at a time: the GPU's kernels/format/tile.h. Slow; for any codec.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 #include "kernels/format/codec_id.h"
 
 namespace turbokv::cuda {

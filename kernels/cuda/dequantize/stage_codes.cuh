@@ -10,7 +10,7 @@
 // on the host.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 #include "kernels/cuda/primitives/page_format.cuh"
 #include "kernels/format/codec_id.h"
 

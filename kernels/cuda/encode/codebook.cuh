@@ -1,18 +1,11 @@
-// The numbers of the rotation and of turboN's codebooks (kernels/format/rotation.h) for kernels.
+// The numbers of turboN's codebooks (kernels/format/rotation.h) for kernels.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
+#include "kernels/cuda/primitives/rotation_signs.cuh"
 #include "kernels/format/codec_id.h"
 
 namespace turbokv::cuda {
-
-// Bit `channel` % 32: sign `channel` is negative.
-TURBOKV_HOST_DEVICE uint32_t FirstSigns(int word) {
-  return word == 0 ? 0xe46a0359u : word == 1 ? 0x42f85949u : word == 2 ? 0xa4c63bbbu : 0x49f250a9u;
-}
-TURBOKV_HOST_DEVICE uint32_t SecondSigns(int word) {
-  return word == 0 ? 0x16acee90u : word == 1 ? 0x3f628fdcu : word == 2 ? 0xb7a5357au : 0xbea56562u;
-}
 
 inline constexpr int kMaxThresholds = 15;
 inline constexpr int kMaxCentroids = 16;

@@ -7,7 +7,7 @@
 // words at a time, with nothing but exclusive ors, only 32 rows are left.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 
 namespace turbokv::cuda {
 

@@ -1,7 +1,7 @@
 // The reference's double arithmetic: every operation rounded, nothing fused.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 
 namespace turbokv::cuda {
 

@@ -13,7 +13,7 @@
 // channel 16 J + 4 t + i (K), or channel 16 J + 8 (i >> 1) + g of token i & 1 (V).
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 
 namespace turbokv::cuda {
 

@@ -2,7 +2,7 @@
 // float arithmetic may have decided otherwise than the reference.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 
 namespace turbokv::cuda {
 

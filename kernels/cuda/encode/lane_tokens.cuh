@@ -1,7 +1,7 @@
 // Which tokens of a warp's 32 a lane has a share of: 4 (K, by n) or 8 (V, by 4 h + i).
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 
 namespace turbokv::cuda {
 

@@ -3,7 +3,7 @@
 // A quad is the four codes i = 0..3 of one (n, h): one a byte, or one a nibble of 16 bits.
 #pragma once
 
-#include "kernels/cuda/encode/host_device.cuh"
+#include "kernels/cuda/primitives/host_device.cuh"
 #include "kernels/format/codec_id.h"
 
 namespace turbokv::cuda {

@@ -7,18 +7,9 @@
 
 #include "kernels/cuda/primitives/page_format.cuh"
 #include "kernels/cuda/primitives/platform.cuh"
+#include "kernels/cuda/primitives/rotation_signs.cuh"
 
 namespace turbokv::cuda {
-
-// Bit c % 32 of word c / 32: sign c is negative (kRotationSigns1 and kRotationSigns2).
-TURBOKV_DEVICE uint32_t RotationSigns1(int word) {
-  constexpr uint32_t kWords[4] = {0xe46a0359u, 0x42f85949u, 0xa4c63bbbu, 0x49f250a9u};
-  return kWords[word];
-}
-TURBOKV_DEVICE uint32_t RotationSigns2(int word) {
-  constexpr uint32_t kWords[4] = {0x16acee90u, 0x3f628fdcu, 0xb7a5357au, 0xbea56562u};
-  return kWords[word];
-}
 
 // kInverse: un-rotates.
 template <int kHeadDim, bool kInverse>
@@ -30,7 +21,7 @@ TURBOKV_DEVICE void RotateHead(float (&values)[kHeadDim / kWarpLanes], int lane)
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int word = i % kGroupCount;
-      const uint32_t signs = first ? RotationSigns1(word) : RotationSigns2(word);
+      const uint32_t signs = first ? FirstSigns(word) : SecondSigns(word);
       values[i] *= (signs >> lane) & 1 ? -factor : factor;
     }
   };
