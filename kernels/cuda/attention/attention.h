@@ -1,7 +1,8 @@
 // Fused decode attention on packed pages in GPU memory, merged with the exact tail.
 //
 // Same definition as kernels/attention.h. Token j of a sequence has position j: packed tokens first
-// (whole pages), then the tail.
+// (whole pages), then the tail. Sums are float: V whose sum over the tokens attended to
+// exceeds 1e38 comes out as infinity or not a number.
 #pragma once
 
 #include <cuda_runtime_api.h>

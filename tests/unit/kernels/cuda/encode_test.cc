@@ -232,18 +232,21 @@ class PagedCache {
     source.block_stride = int64_t{block_tokens} * kv_heads * head_dim;
     return source;
   }
-  std::vector<uint16_t> Scatter(const KvView& kv, const void* data, int kv_heads,
-                                int head_dim) const {
+  std::vector<uint8_t> Scatter(const KvView& kv, const void* data, int kv_heads,
+                               int head_dim) const {
+    const int64_t value_bytes = ValueBytes(kv.type);
     const int64_t blocks = (kv.tokens + 4 * source_.block_tokens) / source_.block_tokens;
-    std::vector<uint16_t> cache(static_cast<size_t>(blocks * source_.block_stride), 0x7fc0);
+    std::vector<uint8_t> cache(static_cast<size_t>(blocks * source_.block_stride * value_bytes),
+                               0xff);  // not a number, in every type
     for (int t = 0; t < kv.tokens; ++t) {
       for (int h = 0; h < kv_heads; ++h) {
         const int64_t index = slots_[t] / source_.block_tokens * source_.block_stride +
                               slots_[t] % source_.block_tokens * source_.token_stride +
                               h * source_.head_stride;
-        const auto* from =
-            static_cast<const uint16_t*>(data) + t * kv.token_stride + h * kv.head_stride;
-        std::memcpy(&cache[static_cast<size_t>(index)], from, 2 * head_dim);
+        const auto* from = static_cast<const uint8_t*>(data) +
+                           (t * kv.token_stride + h * kv.head_stride) * value_bytes;
+        std::memcpy(&cache[static_cast<size_t>(index * value_bytes)], from,
+                    static_cast<size_t>(value_bytes * head_dim));
       }
     }
     return cache;
@@ -252,8 +255,8 @@ class PagedCache {
   std::vector<int64_t> slots_;
   DeviceBuffer<int64_t> device_slots_;
   DeviceKvSource source_;
-  DeviceBuffer<uint16_t> k_;
-  DeviceBuffer<uint16_t> v_;
+  DeviceBuffer<uint8_t> k_;
+  DeviceBuffer<uint8_t> v_;
 };
 
 TEST_F(EncodeTest, ReadsAnEnginesPagedCache) {
