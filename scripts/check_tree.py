@@ -25,6 +25,8 @@ ALLOWED = {
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],
     "server/pool": ["base", "kernels", "kernels/format"],
+    "server/device": ["base", "kernels", "kernels/format", "kernels/cpu", "kernels/cuda",
+                      "server/pool"],
     "server/index": ["base", "kernels", "kernels/format", "client", "server/pool",
                      "server/telemetry"],
     "server/ingest": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "server/index",

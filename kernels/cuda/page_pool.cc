@@ -24,11 +24,10 @@ absl::Status ValidatePagePool(const PagePool& pool, PageLayout* layout) {
         absl::StrCat("device_base of a page pool is 0x", absl::Hex(address), "; it must be ",
                      kSectionAlignmentBytes, "-byte aligned and not null"));
   }
-  const auto page_bytes = static_cast<int64_t>(pool_layout->page_bytes);
-  if (pool.stride_bytes < page_bytes || pool.stride_bytes % kSectionAlignmentBytes != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "stride_bytes of a page pool is ", pool.stride_bytes, "; it must be a multiple of ",
-        kSectionAlignmentBytes, " and at least ", page_bytes, ", the size of its pages"));
+  if (pool.stride_bytes <= 0 || pool.stride_bytes % kSectionAlignmentBytes != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stride_bytes of a page pool is ", pool.stride_bytes,
+                     "; it must be a positive multiple of ", kSectionAlignmentBytes));
   }
   if (pool.page_count < 0 || pool.page_count > std::numeric_limits<int32_t>::max()) {
     return absl::InvalidArgumentError(

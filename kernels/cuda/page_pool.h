@@ -8,11 +8,13 @@
 
 namespace turbokv::cuda {
 
-// Page `id` (0 <= id < page_count) begins at device_base + id x stride_bytes. Borrowed memory.
+// Page `id` (0 <= id < page_count) begins at device_base + id x stride_bytes. Borrowed memory. The
+// stride may be smaller than a page, down to 128 bytes: then ids address pages that lie anywhere,
+// which must not overlap.
 struct PagePool {
   PageShape shape;                 // of every page in the pool
   uint8_t* device_base = nullptr;  // 128-byte aligned
-  int64_t stride_bytes = 0;        // a multiple of 128, at least the page's size
+  int64_t stride_bytes = 0;        // a multiple of 128
   int64_t page_count = 0;          // at most 2^31 - 1
 };
 

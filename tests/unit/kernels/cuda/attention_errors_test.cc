@@ -107,8 +107,8 @@ TEST_F(AttentionArgumentsTest, AreChecked) {
   ExpectRefused([](A& a) { a.window_tokens = -5; }, "window_tokens -5");
   ExpectRefused([](A& a) { a.sparse_v_threshold = 2; }, "sparse_v_threshold 2");
   PagePool pool = harness_->arguments().pools[0];
-  pool.stride_bytes = 128;
-  ExpectRefused([&](A& a) { a.pools = &pool; }, "stride_bytes of a page pool is 128");
+  pool.stride_bytes = 64;
+  ExpectRefused([&](A& a) { a.pools = &pool; }, "stride_bytes of a page pool is 64");
 }
 
 TEST_F(AttentionArgumentsTest, TablesAreChecked) {

@@ -80,7 +80,7 @@ TEST_F(DequantizeArgumentsTest, NoPagesNeedNothing) {
 TEST_F(DequantizeArgumentsTest, DequantizeNamesTheFieldItsValueAndTheLimit) {
   using Arguments = DequantizeArguments;
   ExpectRefusal([](Arguments& a) { a.pages = -1; }, "pages is -1; it must be in 0..");
-  ExpectRefusal([](Arguments& a) { a.pool.stride_bytes = 128; }, "stride_bytes of a page pool");
+  ExpectRefusal([](Arguments& a) { a.pool.stride_bytes = 64; }, "stride_bytes of a page pool");
   ExpectRefusal([](Arguments& a) { a.page_ids = nullptr; }, "page_ids is null");
   ExpectRefusal([](Arguments& a) { a.sink.k = a.sink.v = nullptr; },
                 "sink.k and sink.v are both null");

@@ -74,7 +74,7 @@ TEST_F(EncodeArgumentsTest, NamesTheFieldItsValueAndTheLimit) {
       },
       "source.block_stride is 1 values");
   ExpectRefusal([](EncodeArguments& a) { a.pool.device_base = nullptr; }, "device_base");
-  ExpectRefusal([](EncodeArguments& a) { a.pool.stride_bytes = 128; }, "stride_bytes");
+  ExpectRefusal([](EncodeArguments& a) { a.pool.stride_bytes = 64; }, "stride_bytes");
 }
 
 TEST_F(EncodeArgumentsTest, SealingNamesTheField) {

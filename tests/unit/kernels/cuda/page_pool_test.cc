@@ -84,12 +84,11 @@ TEST(PagePoolTest, NamesTheAddress) {
 
 TEST(PagePoolTest, NamesTheStride) {
   constexpr int64_t kPageBytes = 128 + 8 * 13056;
-  for (const int64_t stride : {int64_t{0}, int64_t{-128}, kPageBytes - 128, kPageBytes + 64}) {
+  for (const int64_t stride : {int64_t{0}, int64_t{-128}, int64_t{64}, kPageBytes + 64}) {
     PagePool pool = ValidPool();
     pool.stride_bytes = stride;
     EXPECT_THAT(MessageOf(pool, absl::StatusCode::kInvalidArgument),
-                AllOf(HasSubstr("stride_bytes"), HasSubstr(std::to_string(stride)),
-                      HasSubstr(std::to_string(kPageBytes))));
+                AllOf(HasSubstr("stride_bytes"), HasSubstr(std::to_string(stride))));
   }
 }
 
