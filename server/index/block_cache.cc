@@ -34,6 +34,10 @@ absl::Span<const uint8_t> EntryRef::page(int layer, int index) const {
   return cache_->impl_->Page(entry_, layer, index);
 }
 
+PoolId EntryRef::pool() const { return cache_->impl_->HeldEntry(entry_).pool; }
+
+Place EntryRef::place() const { return cache_->impl_->PlaceOf(entry_); }
+
 int EntryRef::tokens() const { return cache_->impl_->HeldEntry(entry_).tokens; }
 
 PendingEntry::PendingEntry(PendingEntry&& other) noexcept
@@ -53,8 +57,11 @@ absl::Span<uint8_t> PendingEntry::page(int layer, int index) const {
   return cache_->impl_->Page(entry_, layer, index);
 }
 
+PoolId PendingEntry::pool() const { return cache_->impl_->HeldEntry(entry_).pool; }
+
 absl::StatusOr<std::unique_ptr<BlockCache>> BlockCache::Create(const BlockCacheOptions& options,
-                                                               Metrics* metrics) {
+                                                               Metrics* metrics,
+                                                               DevicePools devices) {
   if (options.default_lease <= absl::ZeroDuration() || options.default_lease > options.max_lease ||
       options.max_lease > kMaxLeaseLimit) {
     return absl::InvalidArgumentError(
@@ -65,13 +72,24 @@ absl::StatusOr<std::unique_ptr<BlockCache>> BlockCache::Create(const BlockCacheO
   if (options.max_leases == 0 || options.max_leased_entries == 0) {
     return absl::InvalidArgumentError("bounds on leases: must be positive");
   }
+  if (devices.arenas.size() >= kMaxPools) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(devices.arenas.size(), " device pools: at most ", kMaxPools - 1));
+  }
   TURBOKV_ASSIGN_OR_RETURN(
-      std::unique_ptr<SlabPool> pool,
-      SlabPool::Create(options.budget_bytes,
-                       ChooseSlabBytes(options.budget_bytes, options.slab_bytes)));
+      std::unique_ptr<Arena> host,
+      MakeHostArena(options.budget_bytes, ChooseSlabBytes(options.budget_bytes, options.slab_bytes),
+                    options.shareable));
+  std::vector<std::unique_ptr<Arena>> arenas;
+  arenas.push_back(std::move(host));
+  for (auto& arena : devices.arenas) arenas.push_back(std::move(arena));
+  std::vector<std::unique_ptr<SlabPool>> pools;
+  for (auto& arena : arenas) {
+    TURBOKV_ASSIGN_OR_RETURN(pools.emplace_back(), SlabPool::Create(std::move(arena)));
+  }
   TURBOKV_ASSIGN_OR_RETURN(KeyTagger tagger, KeyTagger::Create());
-  return absl::WrapUnique(
-      new BlockCache(std::make_unique<Impl>(options, tagger, std::move(pool), metrics)));
+  return absl::WrapUnique(new BlockCache(
+      std::make_unique<Impl>(options, tagger, std::move(pools), devices.copier, metrics)));
 }
 
 BlockCache::BlockCache(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
@@ -92,8 +110,9 @@ int64_t BlockCache::Publish(std::vector<PendingEntry> entries) {
 absl::StatusOr<LookupOutcome> BlockCache::Lookup(const ClientIdentity& owner,
                                                  const Digest& spec_fingerprint,
                                                  absl::Span<const Digest> keys,
-                                                 const Digest* tail_key, absl::Duration lease) {
-  return impl_->Lookup(owner, spec_fingerprint, keys, tail_key, lease);
+                                                 const Digest* tail_key, absl::Duration lease,
+                                                 PoolId promote_to) {
+  return impl_->Lookup(owner, spec_fingerprint, keys, tail_key, lease, promote_to);
 }
 
 absl::StatusOr<std::shared_ptr<const LeaseInfo>> BlockCache::FindLease(const ClientIdentity& owner,
@@ -115,6 +134,18 @@ int64_t BlockCache::Remove(const ClientIdentity& owner, absl::Span<const Digest>
 }
 
 void BlockCache::Discard(const EntryRef& entry) { impl_->Discard(entry); }
+
+absl::StatusOr<SharedSlab> BlockCache::ShareSlab(const ClientIdentity& owner, uint64_t lease_id,
+                                                 PoolId pool, uint32_t slab) {
+  TURBOKV_ASSIGN_OR_RETURN(const LeaseHandle lease, impl_->leases().Find(owner, lease_id));
+  return impl_->ShareSlab(*lease, pool, slab);
+}
+
+size_t BlockCache::pool_count() const { return impl_->pool_count(); }
+
+PoolGeometry BlockCache::pool_geometry(PoolId pool) const { return impl_->pool_geometry(pool); }
+
+void BlockCache::LosePool(PoolId pool) { impl_->LosePool(pool); }
 
 void BlockCache::ExpireLeases() { impl_->leases().RemoveExpired(); }
 

@@ -15,7 +15,24 @@ constexpr size_t kBatchEntries = 256;
 constexpr size_t kPrefetchDistance = 16;
 constexpr int kMaxTailTokens = 2 * kPageTokens - 1;
 
+std::vector<PoolGeometry> GeometriesOf(const std::vector<std::unique_ptr<SlabPool>>& pools) {
+  std::vector<PoolGeometry> geometries;
+  for (const auto& pool : pools) geometries.push_back({pool->slab_bytes(), pool->slab_count()});
+  return geometries;
+}
+
 }  // namespace
+
+BlockCache::Impl::Impl(const BlockCacheOptions& options, KeyTagger tagger,
+                       std::vector<std::unique_ptr<SlabPool>> pools, ExtentCopier* copier,
+                       Metrics* metrics)
+    : options_(options),
+      tagger_(tagger),
+      metrics_(metrics),
+      copier_(copier),
+      geometries_(GeometriesOf(pools)),
+      leases_(options.max_leases, options.max_leased_entries),
+      index_(std::move(pools)) {}
 
 EntryRef BlockCache::Impl::MakeRef(EntryId pinned) const {
   EntryRef ref;
@@ -37,13 +54,19 @@ absl::Span<uint8_t> BlockCache::Impl::Page(EntryId id, int layer, int page_of_la
   return {index_.Address(entry) + begin, geometry.page_offsets_bytes[page + 1] - begin};
 }
 
+Place BlockCache::Impl::PlaceOf(EntryId id) const {
+  const Entry& entry = HeldEntry(id);
+  return {entry.pool, index_.pool(entry.pool).slabs().OffsetBytes(entry.extent)};
+}
+
 absl::Status BlockCache::Impl::CheckRequests(absl::Span<const ReserveRequest> requests) const {
   for (const ReserveRequest& request : requests) {
     const EntryGeometry& geometry = *request.geometry;
-    if (geometry.extent_bytes() == 0 || ExtentClassBytes(geometry.extent_bytes()) > slab_bytes_) {
+    const size_t slab_bytes = geometries_[request.pool].slab_bytes;
+    if (geometry.extent_bytes() == 0 || ExtentClassBytes(geometry.extent_bytes()) > slab_bytes) {
       return absl::InvalidArgumentError(
           absl::StrCat(geometry.kind == EntryKind::kTail ? "tail" : "block", " of ",
-                       geometry.extent_bytes(), " bytes in all layers: must be 1..", slab_bytes_,
+                       geometry.extent_bytes(), " bytes in all layers: must be 1..", slab_bytes,
                        " bytes, the server's slab size (setting slab_size)"));
     }
     const int max_tokens = geometry.kind == EntryKind::kTail ? kMaxTailTokens : kPageTokens;
@@ -61,15 +84,17 @@ absl::StatusOr<std::vector<PendingEntry>> BlockCache::Impl::Reserve(
   std::vector<Digest> keys;
   keys.reserve(requests.size());
   for (const ReserveRequest& request : requests) keys.push_back(request.key);
-  TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tags, tagger_.Tags(owner.tenant, keys));
-
+  Reservation reservation;
+  reservation.requests = requests;
+  TURBOKV_ASSIGN_OR_RETURN(reservation.tags, tagger_.Tags(owner.tenant, keys));
+  reservation.group = GroupOf(owner);
+  reservation.reserved.resize(requests.size());
   // What is there already stays pinned meanwhile: it must not make room for its continuation.
-  std::vector<EntryRef> present = PinPublished(tags);
-  std::vector<PendingEntry> reserved(requests.size());
-  const absl::Status status = ReserveAbsent(requests, tags, present, absl::MakeSpan(reserved));
-  UnpinAll(absl::MakeSpan(present));
+  reservation.present = PinPublished(reservation.tags);
+  const absl::Status status = ReserveAbsent(&reservation);
+  UnpinAll(absl::MakeSpan(reservation.present));
   TURBOKV_RETURN_IF_ERROR(status);
-  return reserved;
+  return std::move(reservation.reserved);
 }
 
 std::vector<EntryRef> BlockCache::Impl::PinPublished(absl::Span<const BlockTag> tags) {
@@ -88,73 +113,101 @@ std::vector<EntryRef> BlockCache::Impl::PinPublished(absl::Span<const BlockTag> 
   return refs;
 }
 
-absl::Status BlockCache::Impl::ReserveAbsent(absl::Span<const ReserveRequest> requests,
-                                             absl::Span<const BlockTag> tags,
-                                             absl::Span<const EntryRef> present,
-                                             absl::Span<PendingEntry> reserved) {
-  Needs needs;
+absl::Status BlockCache::Impl::ReserveAbsent(Reservation* reservation) {
+  const absl::Span<const ReserveRequest> requests = reservation->requests;
+  PoolNeeds needs;
   for (size_t i = 0; i < requests.size(); ++i) {
-    if (present[i]) continue;
-    needs.bytes += ExtentClassBytes(requests[i].geometry->extent_bytes());
-    ++needs.entries;
+    if (reservation->present[i]) continue;
+    Needs& of_pool = needs[requests[i].pool];
+    of_pool.bytes += ExtentClassBytes(requests[i].geometry->extent_bytes());
+    ++of_pool.entries;
   }
   // What cannot fit is refused before anything is evicted for it.
-  if (!FitsBesideHeld(needs.bytes)) {
-    leases_.RemoveExpired();
-    if (!FitsBesideHeld(needs.bytes)) return NoRoom(needs);
-  }
+  TURBOKV_RETURN_IF_ERROR(CheckRoom(needs));
+  bool evict_from_devices = false;
   bool expired_leases_removed = false;
   for (size_t next = 0; next < requests.size();) {
     TURBOKV_ASSIGN_OR_RETURN(const size_t stopped,
-                             ReserveSome(requests, tags, present, next, reserved));
+                             ReserveSome(reservation, next, evict_from_devices));
     if (stopped == next) {
-      if (std::exchange(expired_leases_removed, true)) return NoRoom(needs);
-      leases_.RemoveExpired();
+      const ReserveRequest& request = requests[next];
+      if (request.pool != kHostPool && !evict_from_devices) {
+        evict_from_devices = !Demote(request.pool, request.geometry, reservation->group,
+                                     std::min(requests.size() - next, kBatchEntries));
+      } else if (std::exchange(expired_leases_removed, true)) {
+        return NoRoom(needs[request.pool], request.pool);
+      } else {
+        leases_.RemoveExpired();
+      }
     }
     next = stopped;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<size_t> BlockCache::Impl::ReserveSome(absl::Span<const ReserveRequest> requests,
-                                                     absl::Span<const BlockTag> tags,
-                                                     absl::Span<const EntryRef> present,
-                                                     size_t begin,
-                                                     absl::Span<PendingEntry> reserved) {
+absl::StatusOr<size_t> BlockCache::Impl::ReserveSome(Reservation* reservation, size_t begin,
+                                                     bool evict_from_devices) {
+  const absl::Span<const ReserveRequest> requests = reservation->requests;
   const size_t end = std::min(begin + kBatchEntries, requests.size());
   size_t i = begin;
   EvictionTally evicted;
   {
     const MutexLock lock(&mutex_);
     for (; i < end; ++i) {
-      if (present[i]) continue;
+      if (reservation->present[i]) continue;
+      const PoolId pool = requests[i].pool;
       TURBOKV_ASSIGN_OR_RETURN(GeometryRecord* const record,
-                               index_.HoldGeometry(requests[i].geometry));
-      const EntryId id = index_.Reserve(tags[i], record, requests[i].tokens);
+                               index_.HoldGeometry(requests[i].geometry, reservation->group));
+      const bool may_reserve = pool == kHostPool || evict_from_devices ||
+                               index_.pool(pool).slabs().HasRoom(record->ages[pool]->size_class);
+      const EntryId id =
+          may_reserve ? index_.Reserve(reservation->tags[i], record, requests[i].tokens, pool)
+                      : kNoEntry;
       index_.DropGeometry(record);
       if (id == kNoEntry) break;
-      reserved[i].cache_ = cache_;
-      reserved[i].entry_ = id;
+      reservation->reserved[i].cache_ = cache_;
+      reservation->reserved[i].entry_ = id;
     }
     evicted = index_.TakeEvictions();
   }
-  if (metrics_ != nullptr && evicted.bytes > 0) {
-    metrics_->CountEviction(evicted.blocks, evicted.bytes);
-  }
+  CountEvictions(evicted);
   return i;
 }
 
-bool BlockCache::Impl::FitsBesideHeld(size_t bytes) const {
-  const MutexLock lock(&mutex_);
-  return bytes <= index_.pool().capacity_bytes() - index_.held_bytes();
+void BlockCache::Impl::CountEvictions(const EvictionTally& evicted) const {
+  if (metrics_ != nullptr && evicted.bytes > 0) {
+    metrics_->CountEviction(evicted.blocks, evicted.bytes);
+  }
 }
 
-absl::Status BlockCache::Impl::NoRoom(const Needs& needs) const {
+absl::Status BlockCache::Impl::CheckRoom(const PoolNeeds& needs) {
+  PoolId full = kHostPool;
+  if (FitsBesideHeld(needs, &full)) return absl::OkStatus();
+  leases_.RemoveExpired();
+  return FitsBesideHeld(needs, &full) ? absl::OkStatus() : NoRoom(needs[full], full);
+}
+
+bool BlockCache::Impl::FitsBesideHeld(const PoolNeeds& needs, PoolId* full) const {
   const MutexLock lock(&mutex_);
+  for (PoolId id = 0; id < pool_count(); ++id) {
+    const PoolSpace& pool = index_.pool(id);
+    *full = id;
+    if (needs[id].bytes > pool.slabs().capacity_bytes() - pool.held_bytes()) return false;
+    if (needs[id].bytes > 0 && pool.lost()) return false;
+  }
+  return true;
+}
+
+absl::Status BlockCache::Impl::NoRoom(const Needs& needs, PoolId pool) const {
+  const MutexLock lock(&mutex_);
+  const PoolSpace& space = index_.pool(pool);
+  if (space.lost()) {
+    return absl::UnavailableError(absl::StrCat("the device of pool ", pool, " has failed"));
+  }
   return absl::ResourceExhaustedError(
       absl::StrCat("pool is full: ", needs.entries, " entries need ", needs.bytes,
-                   " bytes; of the budget of ", index_.pool().capacity_bytes(),
-                   " bytes, leases and stores under way hold ", index_.held_bytes()));
+                   " bytes; of the budget of ", space.slabs().capacity_bytes(),
+                   " bytes, leases and stores under way hold ", space.held_bytes()));
 }
 
 int64_t BlockCache::Impl::Publish(absl::Span<PendingEntry> entries) {
@@ -175,20 +228,22 @@ int64_t BlockCache::Impl::Publish(absl::Span<PendingEntry> entries) {
 absl::StatusOr<LookupOutcome> BlockCache::Impl::Lookup(const ClientIdentity& owner,
                                                        const Digest& spec_fingerprint,
                                                        absl::Span<const Digest> keys,
-                                                       const Digest* tail_key,
-                                                       absl::Duration lease) {
+                                                       const Digest* tail_key, absl::Duration lease,
+                                                       PoolId promote_to) {
   TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tags, tagger_.Tags(owner.tenant, keys));
   if (leases_.full()) leases_.RemoveExpired();
   const std::shared_ptr<LeaseInfo> held = NewLease(ClampLease(lease));
-  PinPrefix(spec_fingerprint, tags, held.get());
+  const SpecInGroup spec{spec_fingerprint, GroupOf(owner)};
+  PinPrefix(spec, tags, held.get());
   const size_t matched = held->blocks.size();
   if (tail_key != nullptr && matched == keys.size()) {
     TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tail_tags,
                              tagger_.Tags(owner.tenant, absl::MakeConstSpan(tail_key, 1)));
-    PinTail(spec_fingerprint, tail_tags.front(), held.get());
+    PinTail(spec, tail_tags.front(), held.get());
   }
-  CountLookup(spec_fingerprint, static_cast<int64_t>(matched),
-              static_cast<int64_t>(keys.size() - matched));
+  CountLookup(spec, static_cast<int64_t>(matched), static_cast<int64_t>(keys.size() - matched));
+
+  if (promote_to != kHostPool) Promote(promote_to, *held);
 
   LookupOutcome outcome;
   if (matched == 0 && !held->tail) return outcome;
@@ -201,21 +256,22 @@ absl::StatusOr<LookupOutcome> BlockCache::Impl::Lookup(const ClientIdentity& own
   return outcome;
 }
 
-void BlockCache::Impl::PinPrefix(const Digest& spec_fingerprint, absl::Span<const BlockTag> tags,
+void BlockCache::Impl::PinPrefix(const SpecInGroup& spec, absl::Span<const BlockTag> tags,
                                  LeaseInfo* lease) {
   for (size_t begin = 0; begin < tags.size(); begin += kBatchEntries) {
     const auto batch = tags.subspan(begin, kBatchEntries);
     // Most prompts are found whole or hardly at all.
     lease->blocks.reserve(begin == 0 ? batch.size() : tags.size());
-    if (PinPrefixOfBatch(spec_fingerprint, batch, lease) < batch.size()) return;
+    if (PinPrefixOfBatch(spec, batch, lease) < batch.size()) return;
   }
 }
 
-size_t BlockCache::Impl::PinPrefixOfBatch(const Digest& spec_fingerprint,
-                                          absl::Span<const BlockTag> tags, LeaseInfo* lease) {
+size_t BlockCache::Impl::PinPrefixOfBatch(const SpecInGroup& spec, absl::Span<const BlockTag> tags,
+                                          LeaseInfo* lease) {
   std::array<EntryId, kBatchEntries> found;
   const MutexLock lock(&mutex_);
-  const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kBlock);
+  const GeometryRecord* record =
+      index_.FindGeometry(spec.fingerprint, EntryKind::kBlock, spec.group);
   if (record == nullptr) return 0;
   index_.FindAll(tags, absl::MakeSpan(found).first(tags.size()));
   size_t matched = 0;
@@ -230,11 +286,11 @@ size_t BlockCache::Impl::PinPrefixOfBatch(const Digest& spec_fingerprint,
   return matched;
 }
 
-void BlockCache::Impl::PinTail(const Digest& spec_fingerprint, const BlockTag& tag,
-                               LeaseInfo* lease) {
+void BlockCache::Impl::PinTail(const SpecInGroup& spec, const BlockTag& tag, LeaseInfo* lease) {
   EntryId found = kNoEntry;
   const MutexLock lock(&mutex_);
-  const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kTail);
+  const GeometryRecord* record =
+      index_.FindGeometry(spec.fingerprint, EntryKind::kTail, spec.group);
   if (record == nullptr) return;
   index_.FindAll(absl::MakeConstSpan(&tag, 1), absl::MakeSpan(&found, 1));
   if (found == kNoEntry || index_.entry(found).record != record) return;
@@ -273,13 +329,14 @@ void BlockCache::Impl::UnpinAll(absl::Span<EntryRef> refs) {
   }
 }
 
-void BlockCache::Impl::CountLookup(const Digest& spec_fingerprint, int64_t hit_blocks,
+void BlockCache::Impl::CountLookup(const SpecInGroup& spec, int64_t hit_blocks,
                                    int64_t missed_blocks) const {
   if (metrics_ == nullptr) return;
   int64_t block_bytes = 0;
   {
     const MutexLock lock(&mutex_);
-    const GeometryRecord* record = index_.FindGeometry(spec_fingerprint, EntryKind::kBlock);
+    const GeometryRecord* record =
+        index_.FindGeometry(spec.fingerprint, EntryKind::kBlock, spec.group);
     if (record != nullptr) block_bytes = static_cast<int64_t>(record->geometry->extent_bytes());
   }
   metrics_->CountLookup(hit_blocks * kPageTokens, missed_blocks * kPageTokens,

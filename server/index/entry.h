@@ -23,19 +23,22 @@ enum class EntryState : uint8_t {
   kUnlinked,   // not found any more, kept only by its pins
 };
 
-// Evictable entries of one size class, oldest first.
+// Evictable entries of one size class of one pool, oldest first.
 struct AgeList {
   EntryId oldest = kNoEntry;
   EntryId youngest = kNoEntry;
-  size_t class_bytes = 0;
+  SizeClass size_class;
   int64_t geometries = 0;  // records that use this class
 };
 
-// A geometry that some entries have.
+// A geometry that some entries of one group have.
 struct GeometryRecord {
   std::shared_ptr<const EntryGeometry> geometry;
-  AgeList* ages = nullptr;
-  int64_t holds = 0;  // entries that have it, and calls that work with it
+  uint64_t group = 0;
+  std::vector<AgeList*> ages;  // one a pool
+  int64_t holds = 0;           // entries that have it, and calls that work with it
+
+  size_t class_bytes() const { return ages.front()->size_class.bytes; }
 };
 
 // Entries are in their class's age list exactly while they are published and not pinned.
@@ -51,6 +54,9 @@ struct alignas(64) Entry {
   uint64_t last_use = 0;  // a count of uses, to compare ages between classes
   uint16_t tokens = 0;
   EntryState state = EntryState::kFree;
+  PoolId pool = kHostPool;  // where `extent` lies; both change only by a move (entry_index.h)
+
+  AgeList* ages() const { return record->ages[pool]; }
 };
 static_assert(sizeof(Entry) == 64);
 

@@ -8,30 +8,32 @@
 namespace turbokv {
 namespace {
 
-size_t MaxEntries(const SlabPool& pool) {
-  return std::min(pool.capacity_bytes() / kExtentAlignmentBytes, size_t{kMaxExtentOwner});
+size_t MaxEntries(const std::vector<std::unique_ptr<SlabPool>>& pools) {
+  size_t entries = 0;
+  for (const auto& pool : pools) entries += pool->capacity_bytes() / kExtentAlignmentBytes;
+  return std::min(entries, size_t{kMaxExtentOwner});
 }
 
 }  // namespace
 
-EntryIndex::EntryIndex(std::unique_ptr<SlabPool> pool)
-    : pool_(std::move(pool)),
-      entries_(MaxEntries(*pool_)),
-      tags_(&entries_, MaxEntries(*pool_)),
-      held_in_slab_(pool_->slab_count()) {}
+EntryIndex::EntryIndex(std::vector<std::unique_ptr<SlabPool>> pools)
+    : entries_(MaxEntries(pools)), tags_(&entries_, MaxEntries(pools)), blocks_(pools.size()) {
+  for (auto& pool : pools) {
+    pools_.push_back(std::make_unique<PoolSpace>(std::move(pool), &entries_));
+  }
+}
+
+EntryIndex::GeometryKey EntryIndex::KeyOf(const GeometryRecord& record) {
+  return {record.geometry->spec_fingerprint, record.geometry->kind, record.group};
+}
 
 absl::StatusOr<GeometryRecord*> EntryIndex::HoldGeometry(
-    const std::shared_ptr<const EntryGeometry>& geometry) {
-  auto& record = geometries_[{geometry->spec_fingerprint, geometry->kind}];
+    const std::shared_ptr<const EntryGeometry>& geometry, uint64_t group) {
+  auto& record = geometries_[{geometry->spec_fingerprint, geometry->kind, group}];
   if (record == nullptr) {
-    const size_t class_bytes = ExtentClassBytes(geometry->extent_bytes());
-    auto& ages = classes_[class_bytes];
-    if (ages == nullptr) {
-      ages = std::make_unique<AgeList>();
-      ages->class_bytes = class_bytes;
-    }
-    ++ages->geometries;
-    record = std::make_unique<GeometryRecord>(GeometryRecord{geometry, ages.get(), 0});
+    record = std::make_unique<GeometryRecord>(GeometryRecord{geometry, group, {}, 0});
+    const SizeClass size_class{ExtentClassBytes(geometry->extent_bytes()), group};
+    for (const auto& pool : pools_) record->ages.push_back(pool->HoldClass(size_class));
   } else if (record->geometry != geometry &&
              (record->geometry->page_offsets_bytes != geometry->page_offsets_bytes ||
               record->geometry->pages_per_layer != geometry->pages_per_layer)) {
@@ -46,23 +48,21 @@ absl::StatusOr<GeometryRecord*> EntryIndex::HoldGeometry(
 
 void EntryIndex::DropGeometry(GeometryRecord* record) {
   if (--record->holds > 0) return;
-  AgeList* const ages = record->ages;
-  geometries_.erase({record->geometry->spec_fingerprint, record->geometry->kind});
-  if (--ages->geometries == 0) classes_.erase(ages->class_bytes);
+  for (size_t pool = 0; pool < pools_.size(); ++pool) pools_[pool]->DropClass(record->ages[pool]);
+  geometries_.erase(KeyOf(*record));
 }
 
-GeometryRecord* EntryIndex::FindGeometry(const Digest& spec_fingerprint, EntryKind kind) const {
-  const auto it = geometries_.find({spec_fingerprint, kind});
+GeometryRecord* EntryIndex::FindGeometry(const Digest& spec_fingerprint, EntryKind kind,
+                                         uint64_t group) const {
+  const auto it = geometries_.find({spec_fingerprint, kind, group});
   return it == geometries_.end() ? nullptr : it->second.get();
 }
 
-EntryId EntryIndex::Reserve(const BlockTag& tag, GeometryRecord* record, int tokens) {
-  const AgeList& ages = *record->ages;
+EntryId EntryIndex::Reserve(const BlockTag& tag, GeometryRecord* record, int tokens, PoolId pool) {
   EntryId id = NewEntry();
-  if (id == kNoEntry && EvictFor(ages)) id = NewEntry();
+  if (id == kNoEntry && EvictFor(pool, *record->ages[pool])) id = NewEntry();
   if (id == kNoEntry) return kNoEntry;
-  std::optional<Extent> extent = pool_->Allocate(ages.class_bytes, id);
-  while (!extent.has_value() && EvictFor(ages)) extent = pool_->Allocate(ages.class_bytes, id);
+  const std::optional<Extent> extent = Allocate(pool, *record, id);
   Entry& entry = entries_[id];
   if (!extent.has_value()) {
     entry.bucket_next = first_free_entry_;
@@ -72,12 +72,24 @@ EntryId EntryIndex::Reserve(const BlockTag& tag, GeometryRecord* record, int tok
   entry.tag = tag;
   entry.record = record;
   entry.extent = *extent;
+  entry.pool = pool;
   entry.tokens = static_cast<uint16_t>(tokens);
   entry.state = EntryState::kPending;
   ++record->holds;
   ++pending_;
-  Hold(entry);
+  pools_[pool]->Hold(entry.extent);
   return id;
+}
+
+std::optional<Extent> EntryIndex::Allocate(PoolId pool, const GeometryRecord& record, EntryId id) {
+  PoolSpace& space = *pools_[pool];
+  if (space.lost()) return std::nullopt;
+  const AgeList& ages = *record.ages[pool];
+  std::optional<Extent> extent = space.slabs().Allocate(ages.size_class, id);
+  while (!extent.has_value() && EvictFor(pool, ages)) {
+    extent = space.slabs().Allocate(ages.size_class, id);
+  }
+  return extent;
 }
 
 bool EntryIndex::Publish(EntryId id) {
@@ -90,14 +102,15 @@ bool EntryIndex::Publish(EntryId id) {
   entry.state = EntryState::kPublished;
   tags_.Insert(id);
   CountVisible(entry, 1);
-  Unhold(entry);
-  AppendYoungest(id);
+  PoolSpace& pool = *pools_[entry.pool];
+  pool.Unhold(entry.extent);
+  pool.AppendYoungest(entry.ages(), id, ++uses_);
   return true;
 }
 
 void EntryIndex::GiveBack(EntryId id) {
   --pending_;
-  Unhold(entries_[id]);
+  pools_[entries_[id].pool]->Unhold(entries_[id].extent);
   Free(id);
 }
 
@@ -114,18 +127,18 @@ void EntryIndex::PrefetchForPin(EntryId id) const {
 void EntryIndex::Pin(EntryId id) {
   Entry& entry = entries_[id];
   if (entry.pins.fetch_add(1, std::memory_order_relaxed) > 0) return;
-  RemoveFromAges(id);
-  Hold(entry);
+  pools_[entry.pool]->RemoveFromAges(entry.ages(), id);
+  pools_[entry.pool]->Hold(entry.extent);
   if (entry.record->geometry->kind == EntryKind::kBlock) ++pinned_blocks_;
 }
 
 void EntryIndex::Unpin(EntryId id) {
   Entry& entry = entries_[id];
   if (entry.pins.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-  Unhold(entry);
+  pools_[entry.pool]->Unhold(entry.extent);
   if (entry.record->geometry->kind == EntryKind::kBlock) --pinned_blocks_;
   if (entry.state == EntryState::kPublished) {
-    AppendYoungest(id);
+    pools_[entry.pool]->AppendYoungest(entry.ages(), id, ++uses_);
   } else {
     Free(id);
   }
@@ -137,7 +150,7 @@ void EntryIndex::Unlink(EntryId id) {
   CountVisible(entry, -1);
   entry.state = EntryState::kUnlinked;
   if (entry.pins.load(std::memory_order_acquire) > 0) return;
-  RemoveFromAges(id);
+  pools_[entry.pool]->RemoveFromAges(entry.ages(), id);
   Free(id);
 }
 
@@ -146,6 +159,41 @@ bool EntryIndex::Remove(const BlockTag& tag) {
   if (id == kNoEntry) return false;
   Unlink(id);
   return true;
+}
+
+std::optional<Extent> EntryIndex::BeginMove(EntryId id, PoolId pool) {
+  const std::optional<Extent> to = Allocate(pool, *entries_[id].record, id);
+  if (to) pools_[pool]->Hold(*to);
+  return to;
+}
+
+bool EntryIndex::EndMove(EntryId id, PoolId pool, Extent to, bool copied) {
+  Entry& entry = entries_[id];
+  const bool moved = copied && entry.pins.load(std::memory_order_acquire) == 1 &&
+                     entry.state == EntryState::kPublished && !pools_[pool]->lost();
+  const PoolId freed_pool = moved ? entry.pool : pool;
+  const Extent freed = moved ? entry.extent : to;
+  if (moved) {
+    CountVisible(entry, -1);
+    entry.extent = to;
+    entry.pool = pool;
+    CountVisible(entry, 1);
+  }
+  pools_[freed_pool]->Unhold(freed);
+  pools_[freed_pool]->slabs().Free(freed);
+  return moved;
+}
+
+int64_t EntryIndex::LosePool(PoolId pool) {
+  pools_[pool]->set_lost();
+  int64_t lost = 0;
+  for (const EntryId id : pools_[pool]->AllOwners()) {
+    // An extent that a move is about to fill has its entry elsewhere.
+    if (entries_[id].pool != pool || entries_[id].state != EntryState::kPublished) continue;
+    Unlink(id);
+    ++lost;
+  }
+  return lost;
 }
 
 EntryId EntryIndex::NewEntry() {
@@ -158,87 +206,22 @@ EntryId EntryIndex::NewEntry() {
 
 void EntryIndex::Free(EntryId id) {
   Entry& entry = entries_[id];
-  pool_->Free(entry.extent);
+  pools_[entry.pool]->slabs().Free(entry.extent);
   DropGeometry(entry.record);
   entry.record = nullptr;
   entry.state = EntryState::kFree;
   entry.bucket_next = std::exchange(first_free_entry_, id);
 }
 
-void EntryIndex::Hold(const Entry& entry) {
-  ++held_in_slab_[entry.extent.slab];
-  held_bytes_ += entry.record->ages->class_bytes;
-}
-
-void EntryIndex::Unhold(const Entry& entry) {
-  --held_in_slab_[entry.extent.slab];
-  held_bytes_ -= entry.record->ages->class_bytes;
-}
-
-void EntryIndex::AppendYoungest(EntryId id) {
-  Entry& entry = entries_[id];
-  AgeList& ages = *entry.record->ages;
-  entry.last_use = ++uses_;
-  entry.younger = kNoEntry;
-  entry.older = std::exchange(ages.youngest, id);
-  (entry.older == kNoEntry ? ages.oldest : entries_[entry.older].younger) = id;
-}
-
-void EntryIndex::RemoveFromAges(EntryId id) {
-  Entry& entry = entries_[id];
-  AgeList& ages = *entry.record->ages;
-  (entry.older == kNoEntry ? ages.oldest : entries_[entry.older].younger) = entry.younger;
-  (entry.younger == kNoEntry ? ages.youngest : entries_[entry.younger].older) = entry.older;
-}
-
 void EntryIndex::CountVisible(const Entry& entry, int64_t delta) {
-  (entry.record->geometry->kind == EntryKind::kBlock ? blocks_ : tails_) += delta;
+  (entry.record->geometry->kind == EntryKind::kBlock ? blocks_[entry.pool] : tails_) += delta;
 }
 
 // Makes room for an extent of class `wanted`, or for one more try; false: nothing can be evicted.
-bool EntryIndex::EvictFor(const AgeList& wanted) {
-  const AgeList* eldest = OldestClass();
-  if (eldest == nullptr) return false;
-  if (eldest->class_bytes != wanted.class_bytes) {
-    // One extent of another class is no use: its whole slab has to change class.
-    const uint32_t slab = entries_[eldest->oldest].extent.slab;
-    if (SlabIsUnheld(slab)) {
-      EvictSlab(slab);
-      return true;
-    }
-    if (wanted.oldest == kNoEntry) return EvictUnheldSlab();
-  }
-  Evict(wanted.oldest);
-  return true;
-}
-
-AgeList* EntryIndex::OldestClass() const {
-  AgeList* oldest = nullptr;
-  for (const auto& [class_bytes, ages] : classes_) {
-    if (ages->oldest == kNoEntry) continue;
-    if (oldest == nullptr || entries_[ages->oldest].last_use < entries_[oldest->oldest].last_use) {
-      oldest = ages.get();
-    }
-  }
-  return oldest;
-}
-
-// Evicts the slab with the fewest entries among those that nobody holds.
-bool EntryIndex::EvictUnheldSlab() {
-  uint32_t best = pool_->slab_count();
-  for (uint32_t slab = 0; slab < pool_->slab_count(); ++slab) {
-    if (!SlabIsUnheld(slab) || pool_->used_extents(slab) == 0) continue;
-    if (best == pool_->slab_count() || pool_->used_extents(slab) < pool_->used_extents(best)) {
-      best = slab;
-    }
-  }
-  if (best == pool_->slab_count()) return false;
-  EvictSlab(best);
-  return true;
-}
-
-void EntryIndex::EvictSlab(uint32_t slab) {
-  for (const EntryId id : pool_->Owners(slab)) Evict(id);
+bool EntryIndex::EvictFor(PoolId pool, const AgeList& wanted) {
+  const std::vector<EntryId> victims = pools_[pool]->VictimsFor(wanted, 1);
+  for (const EntryId id : victims) Evict(id);
+  return !victims.empty();
 }
 
 void EntryIndex::Evict(EntryId id) {
@@ -252,15 +235,26 @@ void EntryIndex::Evict(EntryId id) {
 }
 
 void EntryIndex::FillUsage(CacheUsage* usage) const {
-  usage->budget_bytes = pool_->capacity_bytes();
-  usage->used_bytes = pool_->used_bytes();
-  usage->reserved_bytes = pool_->reserved_bytes();
-  usage->blocks = blocks_;
+  usage->index_bytes = entries_.bytes() + tags_.bytes();
+  for (size_t i = 0; i < pools_.size(); ++i) {
+    const SlabPool& slabs = pools_[i]->slabs();
+    PoolUsage pool;
+    pool.budget_bytes = slabs.capacity_bytes();
+    pool.used_bytes = slabs.used_bytes();
+    pool.reserved_bytes = slabs.reserved_bytes();
+    pool.blocks = blocks_[i];
+    pool.lost = pools_[i]->lost();
+    usage->budget_bytes += pool.budget_bytes;
+    usage->used_bytes += pool.used_bytes;
+    usage->reserved_bytes += pool.reserved_bytes;
+    usage->blocks += pool.blocks;
+    usage->index_bytes += slabs.bookkeeping_bytes();
+    usage->pools.push_back(std::move(pool));
+  }
   usage->tails = tails_;
   usage->leased_blocks = pinned_blocks_;
   usage->pending_entries = pending_;
   usage->evicted_blocks = evicted_blocks_;
-  usage->index_bytes = entries_.bytes() + tags_.bytes() + pool_->bookkeeping_bytes();
 }
 
 }  // namespace turbokv

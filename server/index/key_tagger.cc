@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -90,6 +91,17 @@ absl::StatusOr<std::vector<BlockTag>> KeyTagger::Tags(absl::string_view tenant,
     TURBOKV_RETURN_IF_ERROR(EncryptInPlace(cipher.get(), batch));
   }
   return tags;
+}
+
+uint64_t KeyTagger::Group(absl::string_view tenant) const {
+  const std::string text = absl::StrCat("group ", tenant);
+  std::array<uint8_t, 32> digest{};
+  // HMAC fails for want of memory only; then all tenants it failed for are one.
+  HMAC(EVP_sha256(), secret_.data(), static_cast<int>(secret_.size()),
+       reinterpret_cast<const uint8_t*>(text.data()), text.size(), digest.data(), nullptr);
+  uint64_t group = 0;
+  std::memcpy(&group, digest.data(), sizeof(group));
+  return group | 1;
 }
 
 }  // namespace turbokv

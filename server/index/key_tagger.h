@@ -35,6 +35,10 @@ class KeyTagger {
   absl::StatusOr<std::vector<BlockTag>> Tags(absl::string_view tenant,
                                              absl::Span<const Digest> keys) const;
 
+  // A number that tells tenants apart: HMAC-SHA256(secret, "group" and tenant), cut to 64 bits.
+  // Never 0.
+  uint64_t Group(absl::string_view tenant) const;
+
  private:
   KeyTagger() = default;
   std::array<uint8_t, 32> secret_{};

@@ -1,13 +1,10 @@
 #include "server/pool/slab_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "base/logging.h"
 
 namespace turbokv {
 namespace {
@@ -15,7 +12,6 @@ namespace {
 constexpr size_t kMinChosenSlabBytes = size_t{1} << 20;
 constexpr size_t kMaxChosenSlabBytes = size_t{128} << 20;
 constexpr size_t kChosenSlabCount = 32;
-constexpr size_t kMaxSlabs = size_t{1} << 20;
 
 constexpr size_t RoundDown(size_t bytes, size_t multiple) { return bytes / multiple * multiple; }
 
@@ -28,53 +24,30 @@ size_t ChooseSlabBytes(size_t budget_bytes, size_t requested_slab_bytes) {
   return RoundDown(std::min(chosen, budget_bytes), kSlabAlignmentBytes);
 }
 
-absl::StatusOr<std::unique_ptr<SlabPool>> SlabPool::Create(size_t budget_bytes, size_t slab_bytes) {
-  if (slab_bytes == 0 || slab_bytes % kSlabAlignmentBytes != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("slab size of ", slab_bytes,
-                                                   " bytes: must be a positive multiple of ",
-                                                   kSlabAlignmentBytes));
+absl::StatusOr<std::unique_ptr<SlabPool>> SlabPool::Create(std::unique_ptr<Arena> arena) {
+  if (arena->slab_bytes() / kExtentAlignmentBytes > kEndOfList) {
+    return absl::InvalidArgumentError(absl::StrCat("slab size of ", arena->slab_bytes(),
+                                                   " bytes: more than ",
+                                                   kEndOfList * kExtentAlignmentBytes));
   }
-  if (slab_bytes > budget_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("slab size of ", slab_bytes,
-                                                   " bytes: more than the memory budget of ",
-                                                   budget_bytes, " bytes"));
-  }
-  const size_t slab_count = budget_bytes / slab_bytes;
-  if (slab_count > kMaxSlabs) {
-    return absl::InvalidArgumentError(absl::StrCat("slab size of ", slab_bytes, " bytes: cuts ",
-                                                   budget_bytes, " bytes into ", slab_count,
-                                                   " slabs, more than ", kMaxSlabs));
-  }
-  if (slab_bytes / kExtentAlignmentBytes > kEndOfList) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "slab size of ", slab_bytes, " bytes: more than ", kEndOfList * kExtentAlignmentBytes));
-  }
-  const size_t mapped_bytes = slab_count * slab_bytes;
-  void* base = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot map a memory budget of ", mapped_bytes,
-                                                     " bytes: ", std::strerror(errno)));
-  }
-  madvise(base, mapped_bytes, MADV_HUGEPAGE);  // a hint; the pool works without
-  return absl::WrapUnique(new SlabPool(static_cast<uint8_t*>(base), mapped_bytes, slab_bytes,
-                                       static_cast<uint32_t>(slab_count)));
+  return absl::WrapUnique(new SlabPool(std::move(arena)));
 }
 
-SlabPool::SlabPool(uint8_t* base, size_t mapped_bytes, size_t slab_bytes, uint32_t slab_count)
-    : base_(base), mapped_bytes_(mapped_bytes), slab_bytes_(slab_bytes), slabs_(slab_count) {
-  empty_slabs_.reserve(slab_count);
+SlabPool::SlabPool(std::unique_ptr<Arena> arena)
+    : arena_(std::move(arena)),
+      base_(arena_->base()),
+      slab_bytes_(arena_->slab_bytes()),
+      slabs_(arena_->slab_count()) {
+  empty_slabs_.reserve(slabs_.size());
   // Lowest addresses are taken first, so that a pool in little use touches little memory.
-  for (uint32_t slab = slab_count; slab > 0; --slab) empty_slabs_.push_back(slab - 1);
-  bookkeeping_bytes_ = slab_count * (sizeof(Slab) + sizeof(uint32_t));
+  for (uint32_t slab = slab_count(); slab > 0; --slab) empty_slabs_.push_back(slab - 1);
+  bookkeeping_bytes_ = slabs_.size() * (sizeof(Slab) + sizeof(uint32_t));
 }
 
-SlabPool::~SlabPool() { munmap(base_, mapped_bytes_); }
-
-std::optional<Extent> SlabPool::Allocate(size_t class_bytes, uint32_t owner) {
-  const auto with_room = slabs_with_room_.find(class_bytes);
+std::optional<Extent> SlabPool::Allocate(const SizeClass& size_class, uint32_t owner) {
+  const auto with_room = slabs_with_room_.find(size_class);
   const uint32_t slab_id =
-      with_room != slabs_with_room_.end() ? with_room->second : TakeEmptySlab(class_bytes);
+      with_room != slabs_with_room_.end() ? with_room->second : TakeEmptySlab(size_class);
   if (slab_id == kNone) return std::nullopt;
   Slab& slab = slabs_[slab_id];
   uint32_t index;
@@ -86,13 +59,13 @@ std::optional<Extent> SlabPool::Allocate(size_t class_bytes, uint32_t owner) {
   }
   slab.slots[index] = owner;
   if (++slab.used == slab.capacity) UnlinkSlab(slab_id);
-  used_bytes_ += class_bytes;
+  used_bytes_ += size_class.bytes;
   return Extent{slab_id, index};
 }
 
 void SlabPool::Free(Extent extent) {
   Slab& slab = slabs_[extent.slab];
-  used_bytes_ -= slab.class_bytes;
+  used_bytes_ -= slab.size_class.bytes;
   slab.slots[extent.index] = slab.first_free | kFreeBit;
   slab.first_free = extent.index;
   if (slab.used-- == slab.capacity) LinkSlab(extent.slab);
@@ -109,13 +82,21 @@ std::vector<uint32_t> SlabPool::Owners(uint32_t slab_id) const {
   return owners;
 }
 
-uint32_t SlabPool::TakeEmptySlab(size_t class_bytes) {
+uint32_t SlabPool::TakeEmptySlab(const SizeClass& size_class) {
   if (empty_slabs_.empty()) return kNone;
   const uint32_t slab_id = empty_slabs_.back();
-  empty_slabs_.pop_back();
   Slab& slab = slabs_[slab_id];
-  slab.class_bytes = class_bytes;
-  slab.capacity = static_cast<uint32_t>(slab_bytes_ / class_bytes);
+  if (slab.last_group != size_class.group) {
+    // Without other memory there is no room: what this group writes must not be seen elsewhere.
+    if (const absl::Status renewed = arena_->Renew(slab_id); !renewed.ok()) {
+      LogWarning("a shared slab cannot be renewed", {{"reason", renewed.message()}});
+      return kNone;
+    }
+    slab.last_group = size_class.group;
+  }
+  empty_slabs_.pop_back();
+  slab.size_class = size_class;
+  slab.capacity = static_cast<uint32_t>(slab_bytes_ / size_class.bytes);
   slab.touched = 0;
   slab.first_free = kEndOfList;
   slab.slots.reset(new uint32_t[slab.capacity]);  // written as extents are first used
@@ -129,7 +110,7 @@ void SlabPool::ReturnSlab(uint32_t slab_id) {
   UnlinkSlab(slab_id);
   Slab& slab = slabs_[slab_id];
   bookkeeping_bytes_ -= slab.capacity * sizeof(uint32_t);
-  slab.class_bytes = 0;
+  slab.size_class = SizeClass();
   slab.slots.reset();
   reserved_bytes_ -= slab_bytes_;
   empty_slabs_.push_back(slab_id);
@@ -137,7 +118,7 @@ void SlabPool::ReturnSlab(uint32_t slab_id) {
 
 void SlabPool::LinkSlab(uint32_t slab_id) {
   Slab& slab = slabs_[slab_id];
-  const auto [head, is_new] = slabs_with_room_.try_emplace(slab.class_bytes, slab_id);
+  const auto [head, is_new] = slabs_with_room_.try_emplace(slab.size_class, slab_id);
   slab.previous = kNone;
   slab.next = is_new ? kNone : head->second;
   if (slab.next != kNone) slabs_[slab.next].previous = slab_id;
@@ -150,9 +131,9 @@ void SlabPool::UnlinkSlab(uint32_t slab_id) {
   if (slab.previous != kNone) {
     slabs_[slab.previous].next = slab.next;
   } else if (slab.next != kNone) {
-    slabs_with_room_[slab.class_bytes] = slab.next;
+    slabs_with_room_[slab.size_class] = slab.next;
   } else {
-    slabs_with_room_.erase(slab.class_bytes);
+    slabs_with_room_.erase(slab.size_class);
   }
 }
 

@@ -93,6 +93,12 @@ void Metrics::CountEviction(int64_t blocks, int64_t bytes) {
   Count(&impl_->values().evicted_bytes, bytes);
 }
 
+void Metrics::CountMove(bool promoted, int64_t blocks, int64_t bytes) {
+  MoveValues& moves = impl_->values().moves(promoted);
+  Count(&moves.blocks, blocks);
+  Count(&moves.bytes, bytes);
+}
+
 void Metrics::CountDataLoss() { Count(&impl_->values().damaged_pages, 1); }
 
 void Metrics::CountRpc(absl::string_view method, absl::StatusCode code) {

@@ -48,6 +48,8 @@ class Metrics {
   void CountLookup(int64_t hit_tokens, int64_t missed_tokens, int64_t hit_bytes,
                    int64_t missed_bytes);
   void CountEviction(int64_t blocks, int64_t bytes);
+  // Between a device's memory and host memory; `promoted`: to the device.
+  void CountMove(bool promoted, int64_t blocks, int64_t bytes);
   void CountDataLoss();                                            // a page failed its checksum
   void CountRpc(absl::string_view method, absl::StatusCode code);  // every finished call
   void AddActiveStores(int delta);

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace turbokv {
 namespace {
 
@@ -76,6 +78,7 @@ std::vector<prometheus::MetricFamily> MetricValues::Collect() const {
   CollectCodecs(&out);
   CollectLatencies(&out);
   CollectLookups(&out);
+  CollectMoves(&out);
   CollectUsage(&out);
   CollectRpcs(&out);
   return out.Take();
@@ -155,12 +158,26 @@ void MetricValues::CollectLookups(Exposition* out) const {
                Value(evicted_bytes));
 }
 
+void MetricValues::CollectMoves(Exposition* out) const {
+  constexpr std::array<const char*, 2> kDirections = {"demoted", "promoted"};
+  out->CounterFamily("turbokv_moved_blocks_total",
+                     "Blocks and tails moved from a device's memory to host memory, or back");
+  for (size_t i = 0; i < moves_.size(); ++i) {
+    out->AddCounter({{"direction", kDirections[i]}}, Value(moves_[i].blocks));
+  }
+  out->CounterFamily("turbokv_moved_bytes_total", "Bytes of the blocks and tails moved");
+  for (size_t i = 0; i < moves_.size(); ++i) {
+    out->AddCounter({{"direction", kDirections[i]}}, Value(moves_[i].bytes));
+  }
+}
+
 void MetricValues::CollectUsage(Exposition* out) const {
   CacheUsage usage;
   {
     const MutexLock lock(&mutex_);
     if (usage_source_ != nullptr) usage = usage_source_();
   }
+  if (usage.pools.empty()) usage.pools.emplace_back();  // every series from the start
   const auto gauge = [out](absl::string_view name, absl::string_view help, auto value) {
     out->Gauge(name, help, static_cast<double>(value));
   };
@@ -168,6 +185,19 @@ void MetricValues::CollectUsage(Exposition* out) const {
   gauge("turbokv_pool_used_bytes", "Memory of extents in use", usage.used_bytes);
   gauge("turbokv_pool_reserved_bytes", "Memory of slabs that belong to a size class",
         usage.reserved_bytes);
+  const auto by_pool = [&](absl::string_view name, absl::string_view help, const auto& value) {
+    out->GaugeFamily(name, help);
+    for (size_t i = 0; i < usage.pools.size(); ++i) {
+      const std::string pool = i == 0 ? "host" : absl::StrCat("device", i - 1);
+      out->AddGauge({{"pool", pool}}, static_cast<double>(value(usage.pools[i])));
+    }
+  };
+  by_pool("turbokv_pool_blocks", "Blocks that lookups can find, by pool",
+          [](const PoolUsage& pool) { return pool.blocks; });
+  by_pool("turbokv_pool_free_bytes", "Memory of the pool that no extent takes",
+          [](const PoolUsage& pool) { return pool.budget_bytes - pool.used_bytes; });
+  by_pool("turbokv_pool_healthy", "1, or 0 when the pool was lost with its device",
+          [](const PoolUsage& pool) { return pool.lost ? 0 : 1; });
   gauge("turbokv_index_bytes", "Memory of the index, beside the pool", usage.index_bytes);
   gauge("turbokv_blocks", "Blocks that lookups can find", usage.blocks);
   gauge("turbokv_tails", "Tails that lookups can find", usage.tails);

@@ -31,6 +31,11 @@ struct CodecValues {
   DistortionHistogram distortion;
 };
 
+struct MoveValues {
+  std::atomic<int64_t> blocks{0};
+  std::atomic<int64_t> bytes{0};
+};
+
 class MetricValues : public prometheus::Collectable {
  public:
   std::vector<prometheus::MetricFamily> Collect() const override;
@@ -48,6 +53,7 @@ class MetricValues : public prometheus::Collectable {
     return sum;
   }
   LatencyHistogram& latency(Latency what) { return latencies_[static_cast<size_t>(what)]; }
+  MoveValues& moves(bool promoted) { return moves_[promoted ? 1 : 0]; }
   void CountRpc(absl::string_view method, absl::StatusCode code);
 
   std::atomic<int64_t> received_bytes{0};
@@ -69,11 +75,13 @@ class MetricValues : public prometheus::Collectable {
   void CollectCodecs(Exposition* out) const;
   void CollectLatencies(Exposition* out) const;
   void CollectLookups(Exposition* out) const;
+  void CollectMoves(Exposition* out) const;
   void CollectUsage(Exposition* out) const;
   void CollectRpcs(Exposition* out) const;
 
   std::array<std::array<CodecValues, kCodecIds>, kTensors> codecs_{};
   std::array<LatencyHistogram, 5> latencies_;  // by Latency
+  std::array<MoveValues, 2> moves_;            // demoted, promoted
   std::array<std::array<std::atomic<int64_t>, kStatusCodes>, kRpcMethods.size()> rpcs_{};
   mutable Mutex mutex_;
   std::function<CacheUsage()> usage_source_ ABSL_GUARDED_BY(mutex_);
