@@ -11,11 +11,22 @@
 
 namespace turbokv {
 
+// Of each GPU: a number of bytes, or a share of what it has. Both 0: none.
+struct GpuMemory {
+  size_t bytes = 0;
+  int percent = 0;
+
+  bool wanted() const { return bytes > 0 || percent > 0; }
+};
+
 struct ServerConfig {
   std::string listen = "0.0.0.0:7070";
   std::string metrics_listen = "0.0.0.0:7071";
   size_t memory_bytes = size_t{4} << 30;  // pool budget
   size_t slab_bytes = 0;                  // 0: chosen from memory
+  GpuMemory gpu_memory;
+  std::vector<int> gpus;     // indices, as CUDA counts; empty: all that are visible
+  std::string share_socket;  // where processes of this host map pages; empty: none do
   int encode_threads = 0;                 // 0: one a core
   int max_concurrent_stores = 64;
   int max_concurrent_fetches = 256;

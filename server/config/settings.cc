@@ -1,12 +1,15 @@
 #include "server/config/settings.h"
 
+#include <algorithm>
 #include <array>
 #include <limits>
 #include <type_traits>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
 
@@ -43,6 +46,75 @@ absl::Status SetBytes(const std::string& text, ServerConfig* config) {
   }
   config->*kMember = bytes;
   return absl::OkStatus();
+}
+
+constexpr int kMaxGpuPercent = 95;
+
+absl::Status SetGpuMemory(const std::string& text, ServerConfig* config) {
+  absl::string_view digits = text;
+  GpuMemory memory;
+  if (absl::ConsumeSuffix(&digits, "%")) {
+    if (!absl::SimpleAtoi(digits, &memory.percent) || memory.percent < 1 ||
+        memory.percent > kMaxGpuPercent) {
+      return Bad(text, absl::StrCat("a share from 1% to ", kMaxGpuPercent, "%"));
+    }
+  } else {
+    TURBOKV_ASSIGN_OR_RETURN(memory.bytes, ParseByteSize(text));
+    if (memory.bytes != 0 && (memory.bytes < kMiB || memory.bytes > kTiB)) {
+      return Bad(text, "0, a size of 1MiB to 1TiB, or a share such as 80%");
+    }
+  }
+  config->gpu_memory = memory;
+  return absl::OkStatus();
+}
+
+std::string ShowGpuMemory(const ServerConfig& config) {
+  const GpuMemory& memory = config.gpu_memory;
+  return memory.percent > 0 ? absl::StrCat(memory.percent, "%") : ShowBytes(memory.bytes);
+}
+
+constexpr int kMaxGpuIndex = 15;
+constexpr absl::string_view kAllGpus = "all";
+
+absl::Status SetGpus(const std::string& text, ServerConfig* config) {
+  std::vector<int> indices;
+  if (text != kAllGpus) {
+    for (const absl::string_view part : absl::StrSplit(text, ',')) {
+      int index = 0;
+      if (!absl::SimpleAtoi(part, &index) || index < 0 || index > kMaxGpuIndex ||
+          std::count(indices.begin(), indices.end(), index) > 0) {
+        return Bad(text, absl::StrCat("all, or different numbers from 0 to ", kMaxGpuIndex,
+                                      " such as 0,1"));
+      }
+      indices.push_back(index);
+    }
+  }
+  config->gpus = std::move(indices);
+  return absl::OkStatus();
+}
+
+std::string ShowGpus(const ServerConfig& config) {
+  return config.gpus.empty() ? std::string(kAllGpus) : absl::StrJoin(config.gpus, ",");
+}
+
+// What fits sockaddr_un, its final zero included.
+constexpr size_t kMaxSocketPathBytes = 107;
+
+constexpr absl::string_view kNoSocket = "none";
+
+absl::Status SetShareSocket(const std::string& text, ServerConfig* config) {
+  const bool is_path =
+      !text.empty() && text.front() == '/' && text.size() <= kMaxSocketPathBytes;
+  if (text != kNoSocket && !is_path) {
+    return Bad(text,
+               absl::StrCat("none, or an absolute path of at most ", kMaxSocketPathBytes, " bytes"));
+  }
+  config->share_socket = is_path ? text : "";
+  return absl::OkStatus();
+}
+
+std::string ShowShareSocket(const ServerConfig& config) {
+  return config.share_socket.empty() ? std::string(kNoSocket) : config.share_socket;
 }
 
 constexpr size_t kMaxSlabBytes = size_t{64} << 30;
@@ -147,7 +219,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int64_t kHourMs = 3'600'000;
 using Config = ServerConfig;
 
-constexpr std::array<Setting, 13> kSettings = {{
+constexpr std::array<Setting, 16> kSettings = {{
     {"listen", "ADDRESS", "`HOST:PORT` or `unix:PATH`",
      "Where clients connect. Port 0 takes any free port.", SetListen, Show<&Config::listen>},
     {"metrics_listen", "ADDRESS", "`HOST:PORT`",
@@ -160,6 +232,16 @@ constexpr std::array<Setting, 13> kSettings = {{
      "Memory is cut into slabs of this size; no block and no tail can be larger. 0 chooses a 32nd "
      "of memory within 1MiB to 128MiB.",
      SetSlabBytes, Show<&Config::slab_bytes>},
+    {"gpu_memory", "SIZE", "0, 1MiB to 1TiB, or 1% to 95%",
+     "Memory for cached pages on each GPU, as a size or a share of what the GPU has. 0 keeps all "
+     "pages in host memory.",
+     SetGpuMemory, ShowGpuMemory},
+    {"gpus", "LIST", "`all`, or numbers such as `0,1`",
+     "The GPUs whose memory holds pages, as CUDA counts them.", SetGpus, ShowGpus},
+    {"share_socket", "PATH", "`none`, or an absolute path of at most 107 bytes",
+     "Unix socket on which processes of this host get pages as shared memory, without "
+     "copies.",
+     SetShareSocket, ShowShareSocket},
     {"encode_threads", "COUNT", "0 to 1024", "Threads that encode pages. 0 starts one a core.",
      SetInt<&Config::encode_threads, 0, kMaxThreads>, Show<&Config::encode_threads>},
     {"max_concurrent_stores", "COUNT", "1 to 65536",

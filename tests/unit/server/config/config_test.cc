@@ -144,6 +144,33 @@ TEST(CommandLineTest, ErrorsNameTheFlagTheValueAndWhatIsExpected) {
   EXPECT_THAT(ParseError({"--memory"}), HasSubstr("--memory"));
 }
 
+TEST(CommandLineTest, ReadsGpuMemoryAsASizeOrAShare) {
+  EXPECT_EQ(Parse({"--gpu-memory", "40GiB"})->config.gpu_memory.bytes, size_t{40} << 30);
+  EXPECT_EQ(Parse({"--gpu-memory=80%"})->config.gpu_memory.percent, 80);
+  EXPECT_FALSE(Parse({"--gpu-memory=0"})->config.gpu_memory.wanted());
+  for (const char* text : {"--gpu-memory=96%", "--gpu-memory=0%", "--gpu-memory=%",
+                           "--gpu-memory=1KiB", "--gpu-memory=-1", "--gpu-memory=1.5%"}) {
+    EXPECT_THAT(ParseError({text}), StartsWith("--gpu-memory: '")) << text;
+  }
+}
+
+TEST(CommandLineTest, ReadsListsOfGpus) {
+  EXPECT_THAT(Parse({"--gpus", "0,3"})->config.gpus, ::testing::ElementsAre(0, 3));
+  EXPECT_THAT(Parse({"--gpus", "all"})->config.gpus, ::testing::IsEmpty());
+  for (const char* text : {"--gpus=1,1", "--gpus=16", "--gpus=-1", "--gpus=0,", "--gpus=x"}) {
+    EXPECT_THAT(ParseError({text}), HasSubstr("different numbers from 0 to 15")) << text;
+  }
+}
+
+TEST(CommandLineTest, ReadsTheSharingSocket) {
+  EXPECT_EQ(Parse({"--share-socket", "/run/turbokv.sock"})->config.share_socket,
+            "/run/turbokv.sock");
+  const std::string too_long = absl::StrCat("--share-socket=/", std::string(107, 'x'));
+  for (const char* text : {"--share-socket=turbokv.sock", too_long.c_str()}) {
+    EXPECT_THAT(ParseError({text}), HasSubstr("an absolute path of at most 107 bytes"));
+  }
+}
+
 TEST(CommandLineTest, RefusesMalformedAddresses) {
   for (const char* address : {"", "7070", ":7070", "host", "host:", "host:x", "host:65536",
                               "::1:7070", "host:-1", "a:1,b:2", "unix:", "host:7070s"}) {
