@@ -103,11 +103,10 @@ constexpr size_t kMaxSocketPathBytes = 107;
 constexpr absl::string_view kNoSocket = "none";
 
 absl::Status SetShareSocket(const std::string& text, ServerConfig* config) {
-  const bool is_path =
-      !text.empty() && text.front() == '/' && text.size() <= kMaxSocketPathBytes;
+  const bool is_path = !text.empty() && text.front() == '/' && text.size() <= kMaxSocketPathBytes;
   if (text != kNoSocket && !is_path) {
-    return Bad(text,
-               absl::StrCat("none, or an absolute path of at most ", kMaxSocketPathBytes, " bytes"));
+    return Bad(
+        text, absl::StrCat("none, or an absolute path of at most ", kMaxSocketPathBytes, " bytes"));
   }
   config->share_socket = is_path ? text : "";
   return absl::OkStatus();

@@ -111,8 +111,8 @@ absl::StatusOr<LookupOutcome> BlockCache::Lookup(const ClientIdentity& owner,
                                                  const Digest& spec_fingerprint,
                                                  absl::Span<const Digest> keys,
                                                  const Digest* tail_key, absl::Duration lease,
-                                                 PoolId promote_to) {
-  return impl_->Lookup(owner, spec_fingerprint, keys, tail_key, lease, promote_to);
+                                                 std::optional<PoolId> move_to) {
+  return impl_->Lookup(owner, spec_fingerprint, keys, tail_key, lease, move_to);
 }
 
 absl::StatusOr<std::shared_ptr<const LeaseInfo>> BlockCache::FindLease(const ClientIdentity& owner,
@@ -135,8 +135,8 @@ int64_t BlockCache::Remove(const ClientIdentity& owner, absl::Span<const Digest>
 
 void BlockCache::Discard(const EntryRef& entry) { impl_->Discard(entry); }
 
-absl::StatusOr<SharedSlab> BlockCache::ShareSlab(const ClientIdentity& owner, uint64_t lease_id,
-                                                 PoolId pool, uint32_t slab) {
+absl::StatusOr<SlabShare> BlockCache::ShareSlab(const ClientIdentity& owner, uint64_t lease_id,
+                                                PoolId pool, uint32_t slab) {
   TURBOKV_ASSIGN_OR_RETURN(const LeaseHandle lease, impl_->leases().Find(owner, lease_id));
   return impl_->ShareSlab(*lease, pool, slab);
 }

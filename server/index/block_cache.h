@@ -45,10 +45,17 @@ using PoolId = uint8_t;
 inline constexpr PoolId kHostPool = 0;
 inline constexpr size_t kMaxPools = 17;
 
-// Where an extent begins: bytes from the base of its pool's arena.
+// Where an extent begins: bytes from the base of its pool's arena. The generation is its slab's.
 struct Place {
   PoolId pool = kHostPool;
   uint64_t offset_bytes = 0;
+  uint32_t generation = 0;
+};
+
+// A handle to map a slab by, and which memory it stands for.
+struct SlabShare {
+  SharedSlab slab;
+  uint32_t generation = 0;
 };
 
 struct ExtentCopy {
@@ -216,11 +223,12 @@ class BlockCache {
 
   // The longest prefix of `keys` whose entries are blocks of `spec_fingerprint`, leased; and the
   // tail, looked for only when every block matched. RESOURCE_EXHAUSTED: too many leases are held.
-  // Blocks that only this lease holds are moved to `promote_to` first, unless it is host memory, as
-  // far as there is room; that takes as long as the copies.
+  // Blocks that only this lease holds are moved to `move_to` first, as far as there is room; that
+  // takes as long as the copies.
   absl::StatusOr<LookupOutcome> Lookup(const ClientIdentity& owner, const Digest& spec_fingerprint,
                                        absl::Span<const Digest> keys, const Digest* tail_key,
-                                       absl::Duration lease, PoolId promote_to = kHostPool);
+                                       absl::Duration lease,
+                                       std::optional<PoolId> move_to = std::nullopt);
 
   // NOT_FOUND: unknown, expired, or another client's lease: the three are not told apart.
   absl::StatusOr<std::shared_ptr<const LeaseInfo>> FindLease(const ClientIdentity& owner,
@@ -237,8 +245,8 @@ class BlockCache {
 
   // A handle to map a slab by that the lease has pages in. NOT_FOUND: the lease, or none of its
   // pages is there. UNIMPLEMENTED: the pool's memory cannot be shared.
-  absl::StatusOr<SharedSlab> ShareSlab(const ClientIdentity& owner, uint64_t lease_id, PoolId pool,
-                                       uint32_t slab);
+  absl::StatusOr<SlabShare> ShareSlab(const ClientIdentity& owner, uint64_t lease_id, PoolId pool,
+                                      uint32_t slab);
   size_t pool_count() const;
   // Precondition: pool < pool_count().
   PoolGeometry pool_geometry(PoolId pool) const;

@@ -56,7 +56,8 @@ absl::Span<uint8_t> BlockCache::Impl::Page(EntryId id, int layer, int page_of_la
 
 Place BlockCache::Impl::PlaceOf(EntryId id) const {
   const Entry& entry = HeldEntry(id);
-  return {entry.pool, index_.pool(entry.pool).slabs().OffsetBytes(entry.extent)};
+  const SlabPool& slabs = index_.pool(entry.pool).slabs();
+  return {entry.pool, slabs.OffsetBytes(entry.extent), slabs.generation(entry.extent.slab)};
 }
 
 absl::Status BlockCache::Impl::CheckRequests(absl::Span<const ReserveRequest> requests) const {
@@ -229,7 +230,7 @@ absl::StatusOr<LookupOutcome> BlockCache::Impl::Lookup(const ClientIdentity& own
                                                        const Digest& spec_fingerprint,
                                                        absl::Span<const Digest> keys,
                                                        const Digest* tail_key, absl::Duration lease,
-                                                       PoolId promote_to) {
+                                                       std::optional<PoolId> move_to) {
   TURBOKV_ASSIGN_OR_RETURN(const std::vector<BlockTag> tags, tagger_.Tags(owner.tenant, keys));
   if (leases_.full()) leases_.RemoveExpired();
   const std::shared_ptr<LeaseInfo> held = NewLease(ClampLease(lease));
@@ -243,7 +244,7 @@ absl::StatusOr<LookupOutcome> BlockCache::Impl::Lookup(const ClientIdentity& own
   }
   CountLookup(spec, static_cast<int64_t>(matched), static_cast<int64_t>(keys.size() - matched));
 
-  if (promote_to != kHostPool) Promote(promote_to, *held);
+  if (move_to) Gather(*move_to, *held);
 
   LookupOutcome outcome;
   if (matched == 0 && !held->tail) return outcome;

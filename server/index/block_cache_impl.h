@@ -26,12 +26,12 @@ class BlockCache::Impl {
   int64_t Publish(absl::Span<PendingEntry> entries);
   absl::StatusOr<LookupOutcome> Lookup(const ClientIdentity& owner, const Digest& spec_fingerprint,
                                        absl::Span<const Digest> keys, const Digest* tail_key,
-                                       absl::Duration lease, PoolId promote_to);
+                                       absl::Duration lease, std::optional<PoolId> move_to);
   absl::StatusOr<absl::Duration> Renew(const ClientIdentity& owner, uint64_t lease_id,
                                        absl::Duration lease);
   int64_t Remove(const ClientIdentity& owner, absl::Span<const Digest> keys);
   void Discard(const EntryRef& entry);
-  absl::StatusOr<SharedSlab> ShareSlab(const LeaseInfo& lease, PoolId pool, uint32_t slab);
+  absl::StatusOr<SlabShare> ShareSlab(const LeaseInfo& lease, PoolId pool, uint32_t slab);
   void LosePool(PoolId pool);
   CacheUsage Usage() const;
 
@@ -96,7 +96,7 @@ class BlockCache::Impl {
   bool Demote(PoolId pool, const std::shared_ptr<const EntryGeometry>& geometry, uint64_t group,
               size_t count);
   // Moves what only this lease holds to `pool`.
-  void Promote(PoolId pool, const LeaseInfo& lease);
+  void Gather(PoolId pool, const LeaseInfo& lease);
   // Copies entries, each pinned by the caller, to `pool`, as many as find room without evicting
   // from a device. Returns how many lie there now.
   int64_t MoveTo(PoolId pool, absl::Span<const EntryId> pinned);

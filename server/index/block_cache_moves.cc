@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
+#include "base/status_macros.h"
 #include "server/index/block_cache_impl.h"
 #include "server/telemetry/metrics.h"
 
@@ -27,7 +28,7 @@ bool BlockCache::Impl::Demote(PoolId pool, const std::shared_ptr<const EntryGeom
   return moved > 0;
 }
 
-void BlockCache::Impl::Promote(PoolId pool, const LeaseInfo& lease) {
+void BlockCache::Impl::Gather(PoolId pool, const LeaseInfo& lease) {
   if (copier_ == nullptr) return;
   std::vector<EntryId> elsewhere;
   for (const EntryRef& block : lease.blocks) {
@@ -40,7 +41,7 @@ void BlockCache::Impl::Promote(PoolId pool, const LeaseInfo& lease) {
   for (absl::Span<const EntryId> left = elsewhere; !left.empty();) {
     const int64_t moved = MoveTo(pool, left);
     left.remove_prefix(static_cast<size_t>(moved));
-    if (!left.empty() && !Demote(pool, geometry, group, left.size())) return;
+    if (left.empty() || pool == kHostPool || !Demote(pool, geometry, group, left.size())) return;
   }
 }
 
@@ -87,8 +88,8 @@ int64_t BlockCache::Impl::MoveTo(PoolId pool, absl::Span<const EntryId> pinned) 
   return moved;
 }
 
-absl::StatusOr<SharedSlab> BlockCache::Impl::ShareSlab(const LeaseInfo& lease, PoolId pool,
-                                                       uint32_t slab) {
+absl::StatusOr<SlabShare> BlockCache::Impl::ShareSlab(const LeaseInfo& lease, PoolId pool,
+                                                      uint32_t slab) {
   const auto lies_there = [&](const EntryRef& entry) {
     return entry && entry.pool() == pool && HeldEntry(entry.entry_).extent.slab == slab;
   };
@@ -98,7 +99,9 @@ absl::StatusOr<SharedSlab> BlockCache::Impl::ShareSlab(const LeaseInfo& lease, P
         absl::StrCat("lease ", lease.id, " has no pages in slab ", slab, " of pool ", pool));
   }
   const MutexLock lock(&mutex_);
-  return index_.pool(pool).slabs().Share(slab);
+  SlabPool& slabs = index_.pool(pool).slabs();
+  TURBOKV_ASSIGN_OR_RETURN(const SharedSlab shared, slabs.Share(slab));
+  return SlabShare{shared, slabs.generation(slab)};
 }
 
 void BlockCache::Impl::LosePool(PoolId pool) {

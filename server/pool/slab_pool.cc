@@ -93,6 +93,7 @@ uint32_t SlabPool::TakeEmptySlab(const SizeClass& size_class) {
       return kNone;
     }
     slab.last_group = size_class.group;
+    ++slab.generation;
   }
   empty_slabs_.pop_back();
   slab.size_class = size_class;

@@ -87,6 +87,8 @@ class SlabPool {
   // Owners of the extents in use in `slab`.
   std::vector<uint32_t> Owners(uint32_t slab) const;
   const SizeClass& size_class(uint32_t slab) const { return slabs_[slab].size_class; }
+  // Changes when other memory takes the slab's place.
+  uint32_t generation(uint32_t slab) const { return slabs_[slab].generation; }
   uint32_t used_extents(uint32_t slab) const { return slabs_[slab].used; }
 
   size_t slab_bytes() const { return slab_bytes_; }
@@ -105,6 +107,7 @@ class SlabPool {
   struct Slab {
     SizeClass size_class;     // 0 bytes: empty, of no class
     uint64_t last_group = 0;  // whose bytes are still in it
+    uint32_t generation = 0;
     uint32_t used = 0;
     uint32_t touched = 0;  // slots from here on were never used since the slab joined its class
     uint32_t capacity = 0;

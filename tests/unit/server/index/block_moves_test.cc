@@ -56,9 +56,9 @@ class BlockMovesTest : public ::testing::Test {
     return cache_->Publish(*std::move(pending));
   }
 
-  LookupOutcome Lookup(int64_t first, int64_t count, PoolId promote_to = kHostPool) {
+  LookupOutcome Lookup(int64_t first, int64_t count, std::optional<PoolId> move_to = std::nullopt) {
     return *cache_->Lookup(owner_, geometry_->spec_fingerprint, TestKeys(first, count), nullptr,
-                           absl::ZeroDuration(), promote_to);
+                           absl::ZeroDuration(), move_to);
   }
 
   // The pools of the blocks that a lease holds; checks what is in them.
@@ -141,6 +141,14 @@ TEST_F(BlockMovesTest, LookupsPromote) {
   EXPECT_EQ(cache_->Usage().pools[kHostPool].used_bytes, 0);
 }
 
+TEST_F(BlockMovesTest, LookupsGatherInHostMemory) {
+  Open();
+  ASSERT_EQ(*Store(0, 8), 8);
+  const LookupOutcome found = Lookup(0, 8, kHostPool);
+  EXPECT_THAT(PoolsOf(found, 0), ::testing::Each(kHostPool));
+  EXPECT_EQ(cache_->Usage().pools[kDevice].used_bytes, 0);
+}
+
 TEST_F(BlockMovesTest, PromotionDemotesWhatIsOlder) {
   Open();
   ASSERT_EQ(*Store(0, 16), 16);
@@ -219,7 +227,7 @@ TEST_F(BlockMovesTest, SharesOnlySlabsThatTheLeaseIsIn) {
   const auto slab = static_cast<uint32_t>(lease->blocks[0].place().offset_bytes / kSlabBytes);
   const auto shared = cache_->ShareSlab(owner_, found.lease_id, kHostPool, slab);
   ASSERT_TRUE(shared.ok()) << shared.status();
-  close(shared->fd);
+  close(shared->slab.fd);
   int refused = 0;
   for (uint32_t i = 0; i < cache_->pool_geometry(kHostPool).slab_count; ++i) {
     if (i == slab) continue;
