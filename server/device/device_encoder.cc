@@ -60,10 +60,9 @@ absl::Status DeviceEncoder::MakeLanes(Device* device) {
   MutexLock lock(&mutex_);
   for (int i = 0; i < options_.lanes; ++i) {
     auto lane = std::make_unique<Lane>();
-    TURBOKV_ASSIGN_OR_RETURN(
-        lane->device_staging,
-        device->AllocateDevice(options_.max_page_bytes *
-                               static_cast<size_t>(options_.pages_per_batch)));
+    TURBOKV_ASSIGN_OR_RETURN(lane->device_staging,
+                             device->AllocateDevice(options_.max_page_bytes *
+                                                    static_cast<size_t>(options_.pages_per_batch)));
     TURBOKV_ASSIGN_OR_RETURN(lane->stream, device->MakeStream());
     idle_.push_back(lane.get());
     lanes_.push_back(std::move(lane));
@@ -209,9 +208,9 @@ void DeviceEncoder::Finish(Lane* lane) {
     }
     if (error.ok()) {
       const PageIdentity& identity = lane->batch[static_cast<size_t>(bad_page)].request.identity;
-      error = absl::InvalidArgumentError(
-          absl::StrCat("layer ", identity.layer, ": a value of the page at token ",
-                       identity.first_token, " is not finite"));
+      error = absl::InvalidArgumentError(absl::StrCat("layer ", identity.layer,
+                                                      ": a value of the page at token ",
+                                                      identity.first_token, " is not finite"));
     }
   }
   EncodeCompletion* const completion = lane->batch[0].completion;

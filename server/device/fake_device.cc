@@ -14,7 +14,9 @@ namespace {
 
 constexpr size_t kSlabGranularityBytes = 4096;
 
-size_t RoundUp(size_t bytes, size_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
+size_t RoundUp(size_t bytes, size_t multiple) {
+  return (bytes + multiple - 1) / multiple * multiple;
+}
 
 class FakeArena final : public Arena {
  public:
@@ -107,8 +109,8 @@ absl::Status FakeDevice::CheckShape(const PageShape& shape) const {
 
 size_t FakeDevice::slab_granularity_bytes() const { return kSlabGranularityBytes; }
 
-absl::StatusOr<std::unique_ptr<Arena>> FakeDevice::MakeArena(size_t budget_bytes,
-                                                             size_t slab_bytes, bool shareable) {
+absl::StatusOr<std::unique_ptr<Arena>> FakeDevice::MakeArena(size_t budget_bytes, size_t slab_bytes,
+                                                             bool shareable) {
   TURBOKV_RETURN_IF_ERROR(health());
   TURBOKV_RETURN_IF_ERROR(CheckDeviceArenaSizes(budget_bytes, slab_bytes, kSlabGranularityBytes));
   TURBOKV_ASSIGN_OR_RETURN(auto region, memory_.Allocate(slab_bytes, budget_bytes / slab_bytes));
@@ -124,8 +126,7 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> FakeDevice::AllocatePinned(size_t 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> FakeDevice::AllocateDevice(size_t bytes) {
   TURBOKV_RETURN_IF_ERROR(health());
   TURBOKV_RETURN_IF_ERROR(CheckSize(bytes));
-  TURBOKV_ASSIGN_OR_RETURN(auto region,
-                           memory_.Allocate(RoundUp(bytes, kSlabGranularityBytes), 1));
+  TURBOKV_ASSIGN_OR_RETURN(auto region, memory_.Allocate(RoundUp(bytes, kSlabGranularityBytes), 1));
   return std::make_unique<FakeDeviceMemory>(std::move(region), bytes);
 }
 

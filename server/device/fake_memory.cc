@@ -48,8 +48,8 @@ absl::Status FakeMemory::Reserve(size_t bytes) {
   const size_t free = total_bytes_ - used_bytes_;
   if (bytes > free) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes,
-                                                     " bytes of fake device memory: ", free,
-                                                     " of ", total_bytes_, " are free"));
+                                                     " bytes of fake device memory: ", free, " of ",
+                                                     total_bytes_, " are free"));
   }
   used_bytes_ += bytes;
   return absl::OkStatus();

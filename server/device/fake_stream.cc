@@ -54,13 +54,11 @@ absl::Status FakeStream::EnqueueWork(std::function<void()> work) {
 void FakeStream::Notify(std::function<void(absl::Status)> done) { Enqueue(std::move(done)); }
 
 absl::Status FakeStream::CopyToDevice(uint8_t* device, const uint8_t* host, size_t bytes) {
-  return EnqueueWork(
-      [=, this] { std::memcpy(memory_->Translate(device, bytes), host, bytes); });
+  return EnqueueWork([=, this] { std::memcpy(memory_->Translate(device, bytes), host, bytes); });
 }
 
 absl::Status FakeStream::CopyToHost(uint8_t* host, const uint8_t* device, size_t bytes) {
-  return EnqueueWork(
-      [=, this] { std::memcpy(host, memory_->Translate(device, bytes), bytes); });
+  return EnqueueWork([=, this] { std::memcpy(host, memory_->Translate(device, bytes), bytes); });
 }
 
 absl::Status FakeStream::CopyPages(absl::Span<const DeviceCopy> copies) {

@@ -46,8 +46,8 @@ absl::StatusOr<std::unique_ptr<StagingRing>> StagingRing::Create(Device* device,
                                                                  uint32_t slots) {
   constexpr size_t kMaxSlotBytes = size_t{1} << 40;
   if (slot_bytes == 0 || slot_bytes > kMaxSlotBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("staging slots of ", slot_bytes,
-                                                   " bytes: must be in 1..", kMaxSlotBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("staging slots of ", slot_bytes, " bytes: must be in 1..", kMaxSlotBytes));
   }
   constexpr uint32_t kMaxSlots = 1 << 16;
   if (slots == 0 || slots > kMaxSlots) {

@@ -13,9 +13,9 @@ uintptr_t AddressOf(const void* pointer) { return reinterpret_cast<uintptr_t>(po
 
 absl::Status CheckSource(absl::string_view field, const uint8_t* device) {
   if (device != nullptr && AddressOf(device) % kSourceAlignmentBytes == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is 0x", absl::Hex(AddressOf(device)), "; it must be a multiple of ",
-                   kSourceAlignmentBytes, " and not null"));
+  return absl::InvalidArgumentError(absl::StrCat(field, " is 0x", absl::Hex(AddressOf(device)),
+                                                 "; it must be a multiple of ",
+                                                 kSourceAlignmentBytes, " and not null"));
 }
 
 absl::Status CheckStride(absl::string_view field, int64_t values, ValueType type) {
@@ -23,9 +23,9 @@ absl::Status CheckStride(absl::string_view field, int64_t values, ValueType type
   if (values >= 0 && values * value_bytes % int64_t{kSourceAlignmentBytes} == 0) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is ", values, " values of ", value_bytes,
-                   " bytes; its bytes must be a multiple of ", kSourceAlignmentBytes));
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", values, " values of ", value_bytes,
+                                                 " bytes; its bytes must be a multiple of ",
+                                                 kSourceAlignmentBytes));
 }
 
 }  // namespace
@@ -66,9 +66,8 @@ absl::Status CheckDeviceCopies(absl::Span<const DeviceCopy> copies) {
       continue;
     }
     return absl::InvalidArgumentError(absl::StrCat(
-        "copy ", i, " of ", copy.bytes, " bytes from 0x", absl::Hex(AddressOf(copy.from)),
-        " to 0x", absl::Hex(AddressOf(copy.to)), "; all must be multiples of ",
-        kCopyAlignmentBytes));
+        "copy ", i, " of ", copy.bytes, " bytes from 0x", absl::Hex(AddressOf(copy.from)), " to 0x",
+        absl::Hex(AddressOf(copy.to)), "; all must be multiples of ", kCopyAlignmentBytes));
   }
   return absl::OkStatus();
 }
@@ -76,9 +75,9 @@ absl::Status CheckDeviceCopies(absl::Span<const DeviceCopy> copies) {
 absl::Status CheckDeviceArenaSizes(size_t budget_bytes, size_t slab_bytes,
                                    size_t granularity_bytes) {
   if (slab_bytes == 0 || slab_bytes % granularity_bytes != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("slab size of ", slab_bytes, " bytes: must be a positive multiple of ",
-                     granularity_bytes, " on this device"));
+    return absl::InvalidArgumentError(absl::StrCat("slab size of ", slab_bytes,
+                                                   " bytes: must be a positive multiple of ",
+                                                   granularity_bytes, " on this device"));
   }
   if (budget_bytes < slab_bytes) {
     return absl::InvalidArgumentError(absl::StrCat("slab size of ", slab_bytes,

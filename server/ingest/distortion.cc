@@ -19,15 +19,15 @@ double RelativeMse(PageTensor tensor, const KvView& kv, const PageView& page,
   double error = 0;
   double energy = 0;
   cpu::ForEachRow(kv, tensor == PageTensor::kK ? kv.k : kv.v, shape,
-             [&](int token, int head, const float* row) {
-               const float* decoded =
-                   scratch->data() + token * token_stride + head * shape.head_dim;
-               for (int i = 0; i < shape.head_dim; ++i) {
-                 const double difference = double{decoded[i]} - row[i];
-                 error += difference * difference;
-                 energy += double{row[i]} * row[i];
-               }
-             });
+                  [&](int token, int head, const float* row) {
+                    const float* decoded =
+                        scratch->data() + token * token_stride + head * shape.head_dim;
+                    for (int i = 0; i < shape.head_dim; ++i) {
+                      const double difference = double{decoded[i]} - row[i];
+                      error += difference * difference;
+                      energy += double{row[i]} * row[i];
+                    }
+                  });
   return energy > 0 ? error / energy : 0;
 }
 

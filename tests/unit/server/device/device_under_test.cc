@@ -72,8 +72,7 @@ std::vector<uint8_t> CpuPage(const PageLayout& layout, const PageIdentity& ident
   PageIdentity of_identity = identity;
   of_identity.first_token += uint64_t{kPageTokens} * static_cast<uint64_t>(page);
   std::vector<uint8_t> bytes(layout.page_bytes);
-  EXPECT_EQ(cpu::EncodePage(layout, of_identity, of_page, absl::MakeSpan(bytes)),
-            absl::OkStatus());
+  EXPECT_EQ(cpu::EncodePage(layout, of_identity, of_page, absl::MakeSpan(bytes)), absl::OkStatus());
   return bytes;
 }
 

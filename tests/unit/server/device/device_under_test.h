@@ -47,9 +47,7 @@ std::vector<uint8_t> RandomBytes(size_t count, uint32_t seed);
 }  // namespace turbokv::testing
 
 // NOLINTNEXTLINE: a macro, as GoogleTest's are.
-#define TURBOKV_INSTANTIATE_DEVICE_TESTS(suite)                                           \
-  INSTANTIATE_TEST_SUITE_P(Devices, suite,                                                \
-                           ::testing::ValuesIn(::turbokv::testing::DeviceKinds()),        \
-                           [](const auto& kind) {                                         \
-                             return ::turbokv::testing::NameOf(kind.param);               \
-                           })
+#define TURBOKV_INSTANTIATE_DEVICE_TESTS(suite)                               \
+  INSTANTIATE_TEST_SUITE_P(                                                   \
+      Devices, suite, ::testing::ValuesIn(::turbokv::testing::DeviceKinds()), \
+      [](const auto& kind) { return ::turbokv::testing::NameOf(kind.param); })

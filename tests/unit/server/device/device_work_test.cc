@@ -13,9 +13,9 @@ namespace turbokv {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::CpuPage;
 using testing::GaussianValues;
+using ::testing::HasSubstr;
 using testing::KvOrder;
 using testing::LayoutOf;
 using testing::RandomBytes;
@@ -185,8 +185,7 @@ TEST_P(DeviceWorkTest, RefusesWhatKernelsCannotAddress) {
   EXPECT_THAT(stream_->Encode(work, nullptr).message(), HasSubstr("device_k"));
   EXPECT_EQ(device_->CheckShape({8, 96, Codec::kTurbo4, Codec::kTurbo4, false}).code(),
             absl::StatusCode::kUnimplemented);
-  EXPECT_EQ(device_->CheckShape({8, 256, Codec::kTurbo4, Codec::kTurbo4, false}),
-            absl::OkStatus());
+  EXPECT_EQ(device_->CheckShape({8, 256, Codec::kTurbo4, Codec::kTurbo4, false}), absl::OkStatus());
   EXPECT_EQ(device_->health(), absl::OkStatus());
 }
 
