@@ -121,11 +121,12 @@ class EncoderFaultsTest : public ::testing::Test {
     request.slot = *ring_->Acquire(absl::InfiniteFuture(), nullptr);
     std::memset(request.slot.data(), 0, 2 * kTensorBytes);
     request.identity = {layer, 0, kPageTokens * page, 1};
-    request.targets = {{&layout_, arena_->base() + page * 65536}};
+    request.targets = {{&layout_, arena_->base() + 65536 * next_place_++}};
     encoder_->Submit(std::move(request), completion);
   }
 
   const PageLayout layout_ = LayoutOf(1, 64, Codec::kTurbo4, Codec::kTurbo4, true);
+  size_t next_place_ = 0;
   FakeDevice device_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<StagingRing> ring_;
