@@ -20,16 +20,14 @@ ExpectedHeader ExpectedHeaderOf(const PageLayout& layout) {
   header.flags = layout.shape.k_mean ? kPageHasKMean : 0;
   header.kv_heads = static_cast<uint16_t>(layout.shape.kv_heads);
   header.head_dim = static_cast<uint16_t>(layout.shape.head_dim);
-  // Set where a bit counts.
-  PageHeader mask;
-  std::memset(&mask, 0xff, sizeof(mask));
-  mask.checksum = 0;
-  mask.tokens = 0;
-  mask.k_exponent = 0;
-  static_assert(offsetof(PageHeader, k_exponent) + sizeof(header.k_exponent) == 4 * kExpectedWords);
   ExpectedHeader expected;
+  static_assert(offsetof(PageHeader, k_exponent) + sizeof(header.k_exponent) == 4 * kExpectedWords);
   std::memcpy(expected.words, &header, sizeof(expected.words));
-  std::memcpy(expected.masks, &mask, sizeof(expected.masks));
+  std::memset(expected.masks, 0xff, sizeof(expected.masks));
+  auto* const masks = reinterpret_cast<uint8_t*>(expected.masks);
+  std::memset(masks + offsetof(PageHeader, checksum), 0, sizeof(header.checksum));
+  std::memset(masks + offsetof(PageHeader, tokens), 0, sizeof(header.tokens));
+  std::memset(masks + offsetof(PageHeader, k_exponent), 0, sizeof(header.k_exponent));
   return expected;
 }
 
