@@ -55,9 +55,19 @@ struct DeviceEncode {
   std::vector<uint8_t*> device_pages;  // where each page goes; null: it is not wanted
 };
 
-// What a stream found out about pages; read when its Notify has come.
+// Bytes to copy inside the device; all three multiples of kCopyAlignmentBytes.
+struct DeviceCopy {
+  const uint8_t* from = nullptr;
+  uint8_t* to = nullptr;
+  size_t bytes = 0;
+};
+inline constexpr size_t kCopyAlignmentBytes = 16;
+
+// What a stream found out about pages; set before the next Notify after the work calls back, and
+// left alone when that one has an error.
 struct DeviceVerdict {
-  int64_t bad_page = -1;  // index of a page with a NaN or infinity, or of a damaged one; -1: none
+  // The largest index of a page with a NaN or infinity, or of a damaged one; -1: none.
+  int64_t bad_page = -1;
 };
 
 // Ordered work. Used by one thread at a time; work of different streams runs side by side.
@@ -68,13 +78,15 @@ class DeviceStream {
   // `host` is pinned memory of this device (or, slower, any memory), valid until the work is done.
   virtual absl::Status CopyToDevice(uint8_t* device, const uint8_t* host, size_t bytes) = 0;
   virtual absl::Status CopyToHost(uint8_t* host, const uint8_t* device, size_t bytes) = 0;
-  virtual absl::Status CopyOnDevice(uint8_t* to, const uint8_t* from, size_t bytes) = 0;
+  // Scattered pages to a contiguous buffer, or back, or from place to place: all at once, in no
+  // order, so that none may write what another reads or writes.
+  virtual absl::Status CopyPages(absl::Span<const DeviceCopy> copies) = 0;
 
   // `verdict` (may be null) is set when a page holds a value that is not finite; such a page's
   // bytes are undefined. INVALID_ARGUMENT, UNIMPLEMENTED as EncodePages of kernels/cuda.
   virtual absl::Status Encode(const DeviceEncode& work, DeviceVerdict* verdict) = 0;
 
-  // Checks the CRC32C of sealed pages of `layout` in device memory against their headers.
+  // Checks that the pages, in device memory, are of `layout`, and their CRC32C.
   virtual absl::Status VerifyChecksums(const PageLayout& layout,
                                        absl::Span<const uint8_t* const> device_pages,
                                        DeviceVerdict* verdict) = 0;

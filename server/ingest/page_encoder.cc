@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/cpu/codec.h"
+#include "kernels/cpu/non_finite.h"
 #include "server/ingest/distortion.h"
 
 namespace turbokv {
@@ -29,7 +30,7 @@ absl::Status PageEncoder::Encode(Use use, const PageLayout& layout, const PageId
   --in_flight_;
   if (!status.ok()) {
     const std::string where =
-        DescribeNonFinite(kv, layout.shape, static_cast<int64_t>(identity.first_token));
+        cpu::DescribeNonFinite(kv, layout.shape, static_cast<int64_t>(identity.first_token));
     return absl::Status(status.code(),
                         absl::StrCat("layer ", identity.layer, ": ",
                                      where.empty() ? std::string(status.message()) : where));

@@ -7,7 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/codec.h"
-#include "server/ingest/distortion.h"
+#include "kernels/cpu/non_finite.h"
 #include "server/ingest/page_run.h"
 
 namespace turbokv {
@@ -136,15 +136,15 @@ TEST_F(StoreSessionTest, StagingIsABudgetOfItsOwn) {
   EXPECT_TRUE(Open(Announce(128)).ok());
 }
 
-TEST(DistortionTest, NamesTheFirstValueThatIsNotFinite) {
+TEST(NonFiniteTest, NamesTheFirstValueThatIsNotFinite) {
   std::vector<float> k(4 * 2 * 64, 1.0f), v = k;
   const PageShape shape{2, 64, Codec::kInt5, Codec::kInt5, true};
   const KvView kv = NhdView(ValueType::kFp32, k.data(), v.data(), 4, 2, 64);
-  EXPECT_EQ(DescribeNonFinite(kv, shape, 0), "");
+  EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 0), "");
   v[(3 * 2 + 0) * 64 + 5] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(DescribeNonFinite(kv, shape, 256), "V of token 259, head 0, channel 5 is infinite");
+  EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 256), "V of token 259, head 0, channel 5 is infinite");
   k[(1 * 2 + 1) * 64 + 63] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_EQ(DescribeNonFinite(kv, shape, 256), "K of token 257, head 1, channel 63 is NaN");
+  EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 256), "K of token 257, head 1, channel 63 is NaN");
 }
 
 }  // namespace
