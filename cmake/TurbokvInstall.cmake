@@ -10,8 +10,8 @@ turbokv_library(turbokv_client_package
   DEPS turbokv_client turbokv_cpu turbokv_files turbokv_sequence)
 set_target_properties(turbokv_client_package PROPERTIES EXPORT_NAME client)
 set(installed_parts base turbokv_cache_spec turbokv_client turbokv_cpu turbokv_files
-    turbokv_attention turbokv_format
-                    turbokv_proto turbokv_sequence turbokv_wire)
+    turbokv_attention turbokv_format turbokv_identity
+                    turbokv_proto turbokv_sequence turbokv_share turbokv_wire)
 set_target_properties(turbokv_client PROPERTIES EXPORT_NAME transport)
 foreach(part ${installed_parts})
   get_target_property(name ${part} EXPORT_NAME)

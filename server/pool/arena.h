@@ -14,26 +14,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "client/share/shared_slab.h"
 
 namespace turbokv {
-
-// What another process on this host can map a slab by. A file descriptor, or (memory without one)
-// the bytes of a CUDA IPC handle.
-enum class ShareKind : uint8_t {
-  kNone,     // cannot be shared
-  kMemfd,    // host memory: mmap
-  kCudaFd,   // GPU memory: cuMemImportFromShareableHandle, POSIX file descriptor
-  kCudaIpc,  // GPU memory: cudaIpcOpenMemHandle
-  kFakeFd,   // memory of a fake device: mmap
-};
-
-inline constexpr size_t kIpcHandleBytes = 64;
-
-struct SharedSlab {
-  ShareKind kind = ShareKind::kNone;
-  int fd = -1;  // owned by the receiver of this struct; -1: none
-  uint8_t ipc_handle[kIpcHandleBytes] = {};
-};
 
 // Threads: the caller serialises Share and Renew; the rest may run beside anything.
 class Arena {
