@@ -157,7 +157,7 @@ absl::StatusOr<Message> FromBytes(absl::Span<const uint8_t> bytes) {
 template <size_t N>
 void SetText(absl::string_view value, Text<N>* text) {
   text->bytes = static_cast<uint32_t>(std::min(value.size(), N));
-  std::memcpy(text->text, value.data(), text->bytes);
+  std::copy_n(value.data(), text->bytes, text->text);
 }
 
 template <size_t N>

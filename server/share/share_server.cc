@@ -34,6 +34,7 @@ namespace {
 constexpr uint64_t kListener = 0;
 constexpr uint64_t kStop = 1;
 constexpr uint64_t kFirstConnection = 2;
+constexpr uint64_t kProcess = uint64_t{1} << 63;  // with a number: that connection's process
 
 constexpr int kMaxEvents = 64;
 constexpr int kMaxAcceptsAtOnce = 16;
@@ -46,6 +47,7 @@ constexpr absl::Duration kComplaintPeriod = absl::Seconds(1);
 struct Connection {
   uint64_t number = 0;
   FdSocket socket;
+  UniqueFd process;       // may be empty
   ShareSessionInfo info;  // session_id is 0 before the greeting
   absl::Time hello_deadline = absl::InfiniteFuture();
   bool has_staging = false;
@@ -143,6 +145,8 @@ class ShareServer::Impl {
           stopping = true;
         } else if (what == kListener) {
           AcceptConnections();
+        } else if ((what & kProcess) != 0) {
+          Close(what & ~kProcess);
         } else {
           Serve(what, events[i].events);
         }
@@ -208,6 +212,11 @@ class ShareServer::Impl {
     if (!Watch(socket.fd(), EPOLLIN | EPOLLRDHUP, number).ok()) return;
     Connection& connection = connections_[number];
     connection.number = number;
+    // A forked child that inherits the socket keeps it open when the process dies.
+    connection.process = socket.PeerProcess();
+    if (connection.process && !Watch(connection.process.get(), EPOLLIN, number | kProcess).ok()) {
+      connection.process = UniqueFd();
+    }
     connection.socket = std::move(socket);
     connection.info.peer = *peer;
     connection.hello_deadline = absl::Now() + options_.hello_timeout;
@@ -343,9 +352,10 @@ class ShareServer::Impl {
 
   void Close(uint64_t number) {
     const auto found = connections_.find(number);
+    if (found == connections_.end()) return;
     const ShareSessionInfo info = std::move(found->second.info);
     greeting_.remove(number);
-    connections_.erase(found);  // closes the socket, and so ends its watch
+    connections_.erase(found);  // closes the descriptors, and so ends their watches
     if (info.session_id != 0) {
       {
         MutexLock lock(&mutex_);
