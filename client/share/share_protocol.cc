@@ -187,7 +187,9 @@ absl::StatusOr<Message> FromReply(absl::Span<const uint8_t> bytes) {
   const absl::StatusOr<absl::string_view> reason = GetText(outcome.reason);
   if (!reason.ok()) return Internal(reason.status());
   if (outcome.code == 0) return message;
-  const bool known = outcome.code <= static_cast<uint32_t>(absl::StatusCode::kUnauthenticated);
+  // INTERNAL tells our caller that the protocol was broken, so it is not the server's to say.
+  const bool known = outcome.code <= static_cast<uint32_t>(absl::StatusCode::kUnauthenticated) &&
+                     outcome.code != static_cast<uint32_t>(absl::StatusCode::kInternal);
   std::string printable(*reason);
   for (char& c : printable) {
     if (!absl::ascii_isprint(static_cast<unsigned char>(c))) c = '?';

@@ -11,9 +11,8 @@ namespace {
 
 using turbokv::Require;
 
+// A reason that a server gives may be empty, but is bounded.
 void CheckError(const absl::Status& status) {
-  Require(!status.message().empty() || status.code() != absl::StatusCode::kInvalidArgument,
-          "every error of decoding says something");
   Require(status.message().size() < 1000, "errors stay short");
 }
 
@@ -23,6 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::Span<const uint8_t> message(data, size);
   if (const auto request = turbokv::DecodeShareRequest(message); !request.ok()) {
     CheckError(request.status());
+    Require(!request.status().message().empty(), "every error of decoding says something");
   } else {
     const std::vector<uint8_t> again = turbokv::EncodeShareRequest(*request);
     Require(again.size() == size, "a request has one size");
