@@ -19,6 +19,10 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
 namespace turbokv {
 namespace {
 
@@ -241,6 +245,13 @@ absl::StatusOr<PeerCredentials> FdSocket::Peer() const {
     return absl::UnavailableError(absl::StrCat("no credentials of the peer: ", ErrnoText()));
   }
   return PeerCredentials{credentials.pid, credentials.uid, credentials.gid};
+}
+
+UniqueFd FdSocket::PeerProcess() const {
+  int pid_fd = -1;
+  socklen_t size = sizeof(pid_fd);
+  const bool ok = getsockopt(fd_.get(), SOL_SOCKET, SO_PEERPIDFD, &pid_fd, &size) == 0;
+  return UniqueFd(ok ? pid_fd : -1);
 }
 
 void FdSocket::Shutdown() { shutdown(fd_.get(), SHUT_RDWR); }

@@ -61,6 +61,9 @@ class FdSocket {
   // Whether the peer has still to receive something that was sent.
   bool HasUnreceived() const;
   absl::StatusOr<PeerCredentials> Peer() const;
+  // Becomes readable when the process that connected exits, even where a child of it keeps the
+  // socket open. Empty: it cannot be watched (Linux before 6.5), or has gone.
+  UniqueFd PeerProcess() const;
   // Both directions, for both ends; whoever waits returns.
   void Shutdown();
 

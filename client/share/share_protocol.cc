@@ -157,7 +157,7 @@ absl::StatusOr<Message> FromBytes(absl::Span<const uint8_t> bytes) {
 template <size_t N>
 void SetText(absl::string_view value, Text<N>* text) {
   text->bytes = static_cast<uint32_t>(std::min(value.size(), N));
-  std::memcpy(text->text, value.data(), text->bytes);
+  std::copy_n(value.data(), text->bytes, text->text);
 }
 
 template <size_t N>
@@ -187,7 +187,9 @@ absl::StatusOr<Message> FromReply(absl::Span<const uint8_t> bytes) {
   const absl::StatusOr<absl::string_view> reason = GetText(outcome.reason);
   if (!reason.ok()) return Internal(reason.status());
   if (outcome.code == 0) return message;
-  const bool known = outcome.code <= static_cast<uint32_t>(absl::StatusCode::kUnauthenticated);
+  // INTERNAL tells our caller that the protocol was broken, so it is not the server's to say.
+  const bool known = outcome.code <= static_cast<uint32_t>(absl::StatusCode::kUnauthenticated) &&
+                     outcome.code != static_cast<uint32_t>(absl::StatusCode::kInternal);
   std::string printable(*reason);
   for (char& c : printable) {
     if (!absl::ascii_isprint(static_cast<unsigned char>(c))) c = '?';

@@ -59,7 +59,7 @@ absl::StatusOr<ShareRequest> DecodeShareRequest(absl::Span<const uint8_t> messag
 
 // Replies. A failure carries `status` (its message cut to kMaxShareReasonBytes) and nothing else.
 // Decoding returns the server's failure as it is, with a message of printable characters; INTERNAL
-// for a server that breaks the protocol.
+// for a server that breaks the protocol (one that the server sends becomes UNKNOWN).
 std::vector<uint8_t> EncodeHelloReply(const absl::StatusOr<uint64_t>& session_id);
 absl::StatusOr<uint64_t> DecodeHelloReply(absl::Span<const uint8_t> message);
 

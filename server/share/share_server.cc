@@ -26,6 +26,7 @@
 #include "client/share/share_protocol.h"
 #include "client/share/unique_fd.h"
 #include "server/share/byte_budget.h"
+#include "server/share/log_limiter.h"
 
 namespace turbokv {
 namespace {
@@ -34,18 +35,20 @@ namespace {
 constexpr uint64_t kListener = 0;
 constexpr uint64_t kStop = 1;
 constexpr uint64_t kFirstConnection = 2;
+constexpr uint64_t kProcess = uint64_t{1} << 63;  // with a number: that connection's process
 
 constexpr int kMaxEvents = 64;
 constexpr int kMaxAcceptsAtOnce = 16;
 constexpr uint32_t kMaxSessionsLimit = 65536;
 // How long no connections are taken after the process ran out of descriptors.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
-// Refusals and protocol errors are a hostile client's to make: a line a second at most.
-constexpr absl::Duration kComplaintPeriod = absl::Seconds(1);
+// Of what clients can cause by connecting and closing as fast as they can.
+constexpr uint32_t kLogLinesPerSecond = 20;
 
 struct Connection {
   uint64_t number = 0;
   FdSocket socket;
+  UniqueFd process;       // may be empty
   ShareSessionInfo info;  // session_id is 0 before the greeting
   absl::Time hello_deadline = absl::InfiniteFuture();
   bool has_staging = false;
@@ -143,6 +146,8 @@ class ShareServer::Impl {
           stopping = true;
         } else if (what == kListener) {
           AcceptConnections();
+        } else if ((what & kProcess) != 0) {
+          Close(what & ~kProcess);
         } else {
           Serve(what, events[i].events);
         }
@@ -208,6 +213,11 @@ class ShareServer::Impl {
     if (!Watch(socket.fd(), EPOLLIN | EPOLLRDHUP, number).ok()) return;
     Connection& connection = connections_[number];
     connection.number = number;
+    // A forked child that inherits the socket keeps it open when the process dies.
+    connection.process = socket.PeerProcess();
+    if (connection.process && !Watch(connection.process.get(), EPOLLIN, number | kProcess).ok()) {
+      connection.process = UniqueFd();
+    }
     connection.socket = std::move(socket);
     connection.info.peer = *peer;
     connection.hello_deadline = absl::Now() + options_.hello_timeout;
@@ -277,12 +287,13 @@ class ShareServer::Impl {
     greeting_.remove(connection->number);
     ++opened_sessions_;
     // Without the session's id: whoever knows it can speak for the session.
-    LogInfo("share session opened", {{"session", connection->number},
-                                     {"tenant", identity.tenant},
-                                     {"client", identity.client},
-                                     {"pid", info.peer.pid},
-                                     {"uid", info.peer.uid},
-                                     {"gid", info.peer.gid}});
+    LogOne(LogLevel::kInfo, "share session opened",
+           {{"session", connection->number},
+            {"tenant", identity.tenant},
+            {"client", identity.client},
+            {"pid", info.peer.pid},
+            {"uid", info.peer.uid},
+            {"gid", info.peer.gid}});
     host_->SessionOpened(info);
     return Reply(connection, EncodeHelloReply(session_id));
   }
@@ -328,7 +339,8 @@ class ShareServer::Impl {
     }
     TURBOKV_ASSIGN_OR_RETURN(std::unique_ptr<StagingRegion> region,
                              StagingRegion::Create(geometry));
-    auto charged = std::make_shared<ChargedStaging>(*std::move(grant), std::move(region));
+    const std::shared_ptr<ChargedStaging> charged(
+        new ChargedStaging{*std::move(grant), std::move(region)});
     return std::shared_ptr<StagingRegion>(charged, charged->region.get());
   }
 
@@ -343,29 +355,35 @@ class ShareServer::Impl {
 
   void Close(uint64_t number) {
     const auto found = connections_.find(number);
+    if (found == connections_.end()) return;
     const ShareSessionInfo info = std::move(found->second.info);
     greeting_.remove(number);
-    connections_.erase(found);  // closes the socket, and so ends its watch
+    connections_.erase(found);  // closes the descriptors, and so ends their watches
     if (info.session_id != 0) {
       {
         MutexLock lock(&mutex_);
         staging_.erase(info.session_id);
       }
-      LogInfo("share session closed", {{"session", number},
-                                       {"tenant", info.identity.tenant},
-                                       {"client", info.identity.client},
-                                       {"pid", info.peer.pid}});
+      LogOne(LogLevel::kInfo, "share session closed",
+             {{"session", number},
+              {"tenant", info.identity.tenant},
+              {"client", info.identity.client},
+              {"pid", info.peer.pid}});
       host_->SessionClosed(info.session_id);
     }
     // Last: whoever sees the session gone sees all of it gone.
     sessions_ = connections_.size();
   }
 
+  void LogOne(LogLevel level, absl::string_view what, std::initializer_list<LogField> fields) {
+    if (!log_limiter_.Allow(absl::Now())) return;
+    if (const uint64_t count = log_limiter_.TakeSuppressed(); count > 0) {
+      LogWarning("share server left log lines out", {{"count", count}});
+    }
+    Log(level, what, fields);
+  }
   void Complain(absl::string_view what, std::initializer_list<LogField> fields) {
-    const absl::Time now = absl::Now();
-    if (now < complain_again_) return;
-    complain_again_ = now + kComplaintPeriod;
-    LogWarning(what, fields);
+    LogOne(LogLevel::kWarning, what, fields);
   }
 
   const ShareServerOptions options_;
@@ -380,7 +398,7 @@ class ShareServer::Impl {
   std::list<uint64_t> greeting_;  // connections that have not said who they are, oldest first
   uint64_t next_number_ = kFirstConnection;
   absl::Time accept_again_ = absl::InfiniteFuture();
-  absl::Time complain_again_ = absl::InfinitePast();
+  LogLimiter log_limiter_{kLogLinesPerSecond};
 
   mutable Mutex mutex_;
   absl::flat_hash_map<uint64_t, std::shared_ptr<StagingRegion>> staging_ ABSL_GUARDED_BY(mutex_);

@@ -154,6 +154,23 @@ TEST_F(ShareFaultTest, AProcessKeepsItsOldMappingOfARenewedSlab) {
   EXPECT_EQ(old.Ask(), "1");
 }
 
+TEST_F(ShareFaultTest, AClientWhoseChildKeepsTheSocketIsReclaimed) {
+  StartServer();
+  {
+    // Whether this system can tell.
+    const FdListener listener = *FdListener::Listen(folder_.Path("probe"));
+    const FdSocket probe = *FdSocket::Connect(folder_.Path("probe"), Soon());
+    if (!probe.PeerProcess()) GTEST_SKIP() << "no SO_PEERPIDFD (Linux 6.5)";
+  }
+  Worker worker("fork", path_);
+  const pid_t child = std::stoi(worker.ReadLine());
+  ASSERT_EQ(worker.ReadLine(), "ready");
+  EXPECT_EQ(host_.open_sessions().size(), 1);
+  worker.Kill();
+  EXPECT_TRUE(Eventually([&] { return ServerIsEmpty(); }));
+  EXPECT_EQ(kill(child, SIGKILL), 0) << "the child was there all the time";
+}
+
 TEST_F(ShareFaultTest, ClientsKilledAtAnyInstantAreReclaimed) {
   StartServer();
   const size_t before = OpenFds();

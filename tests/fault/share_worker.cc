@@ -3,6 +3,7 @@
 //   serve   a share server over a FakeShareHost
 //   stage   opens staging, and writes a slot over and over
 //   read    maps a slab, and reads it over and over; tells its first byte for each line of input
+//   fork    opens a session that a child inherits; tells the child's process id first
 //   churn   opens sessions, maps, stages and closes, over and over
 //
 // Says "ready" when it is under way, and stops by itself after a minute.
@@ -73,6 +74,18 @@ void Read(const std::string& path) {
   _exit(0);
 }
 
+void Fork(const std::string& path) {
+  static const auto session = Connect(path);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    pause();
+    _exit(0);
+  }
+  std::cout << child << std::endl;
+  SayReady();
+}
+
 [[noreturn]] void Churn(const std::string& path) {
   for (int round = 0;; ++round) {
     const auto session = Connect(path);
@@ -103,6 +116,7 @@ int main(int argc, char** argv) {
   if (mode == "serve") turbokv::testing::Serve(argv[2]);
   if (mode == "stage") turbokv::testing::Stage(argv[2]);
   if (mode == "read") turbokv::testing::Read(argv[2]);
+  if (mode == "fork") turbokv::testing::Fork(argv[2]);
   if (mode == "churn") turbokv::testing::Churn(argv[2]);
   pause();
   return 0;

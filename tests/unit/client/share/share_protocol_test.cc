@@ -64,7 +64,11 @@ TEST(ShareProtocolTest, RepliesRoundTrip) {
 TEST(ShareProtocolTest, RepliesCarryEveryCodeAndABoundedPrintableReason) {
   for (int code = 1; code <= 16; ++code) {
     const absl::Status sent(static_cast<absl::StatusCode>(code), absl::StrCat("reason ", code));
-    EXPECT_EQ(DecodeMapSlabReply(EncodeMapSlabReply(sent)).status(), sent);
+    const absl::Status received = DecodeMapSlabReply(EncodeMapSlabReply(sent)).status();
+    EXPECT_EQ(received.message(), sent.message());
+    EXPECT_EQ(received.code(), sent.code() == absl::StatusCode::kInternal
+                                   ? absl::StatusCode::kUnknown
+                                   : sent.code());
   }
   const auto received =
       DecodeHelloReply(EncodeHelloReply(absl::NotFoundError("\x1b[31m" + std::string(1000, 'x'))));

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/share/byte_budget.h"
+#include "server/share/log_limiter.h"
 #include "tests/unit/client/share/share_testing.h"
 #include "tests/unit/server/share/fake_share_host.h"
 
@@ -78,6 +79,17 @@ TEST(ByteBudgetTest, GivesBackWhatIsDropped) {
   EXPECT_EQ(budget->used_bytes(), 0);
 }
 
+TEST(LogLimiterTest, AllowsSoManyLinesASecondAndCountsTheRest) {
+  LogLimiter limiter(2);
+  const absl::Time start = absl::UnixEpoch();
+  EXPECT_TRUE(limiter.Allow(start));
+  EXPECT_TRUE(limiter.Allow(start));
+  EXPECT_FALSE(limiter.Allow(start + absl::Milliseconds(999)));
+  EXPECT_TRUE(limiter.Allow(start + absl::Seconds(1)));
+  EXPECT_EQ(limiter.TakeSuppressed(), 1);
+  EXPECT_EQ(limiter.TakeSuppressed(), 0);
+}
+
 TEST_F(ShareServerTest, ChecksOptions) {
   options_.max_sessions = 0;
   EXPECT_THAT(Message(ShareServer::Start(options_, &host_).status()),
@@ -113,6 +125,7 @@ TEST_F(ShareServerTest, SessionsMapSlabsOfTheHost) {
   EXPECT_EQ((*session)->MapSlab(0, 0, 0).status(),
             absl::NotFoundError("lease 0: unknown or expired"));
   EXPECT_EQ((*session)->MapSlab(1, 0, 9).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE((*session)->alive());
   auto pool = *MappedPool::Create(*session, 0, FakeShareHost::kGeometry,
                                   *MakeHostSlabImporter(FakeShareHost::kGeometry));
   ASSERT_TRUE(pool->Ensure(1, 2, 0).ok());
