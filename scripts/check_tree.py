@@ -28,14 +28,15 @@ ALLOWED = {
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],
     "server/pool": ["base", "kernels", "kernels/format", "client/share"],
-    "server/share": ["base", "client/share"],
+    "server/share": ["base", "client/share", "server/index", "server/pool"],
     "server/device": ["base", "kernels", "kernels/format", "kernels/cpu", "kernels/cuda",
                       "client/share", "server/pool"],
     "server/index": ["base", "kernels", "kernels/format", "client", "server/pool",
                      "server/telemetry"],
     "server/ingest": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "server/index",
-                      "server/telemetry", "server/config"],
-    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/wire", "server/index",
+                      "server/telemetry", "server/config", "server/device", "server/pool"],
+    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/wire", "client/share",
+                   "server/index", "server/share", "server/device",
                    "server/ingest", "server/telemetry", "server/config", "turbokv/v1"],
 }
 INCLUDE = re.compile(r'#include [<"]((?:base|kernels|client|server|turbokv/v1)/?[\w/.-]*)[>"]')

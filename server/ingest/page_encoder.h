@@ -29,13 +29,15 @@ class PageEncoder {
   absl::Status Encode(Use use, const PageLayout& layout, const PageIdentity& identity,
                       const KvView& kv, absl::Span<uint8_t> page);
 
+  // Whether the next page is one of the share that is compared. Counts it.
+  bool NextIsSampled();
+  // Compares a page, in host memory, with what it was made of.
+  void Sample(const KvView& kv, absl::Span<const uint8_t> page);
+
  private:
   // The pool where it has threads to spare, else null: dividing a page among threads that have
   // pages of their own (or among cores that also move the bytes) only costs switches between them.
   ThreadPool* HelpersFor(int pages_in_flight) const;
-  bool NextIsSampled();
-  void Sample(const KvView& kv, absl::Span<const uint8_t> page);
-
   ThreadPool* const pool_;
   Metrics* const metrics_;
   const uint64_t sample_period_;  // 0: never

@@ -29,7 +29,7 @@ uint64_t SpecIdOf(const EntryGeometry& geometry) {
 
 absl::StatusOr<PageRun> PageRun::Create(const FetchRange& range,
                                         std::shared_ptr<const LeaseInfo> lease, BlockCache* cache,
-                                        Metrics* metrics) {
+                                        DeviceSet* devices, Metrics* metrics) {
   const EntryRef& any = lease->blocks.empty() ? lease->tail : lease->blocks.front();
   if (!any) return absl::InvalidArgumentError("the lease holds nothing");
   const uint64_t layers = any.geometry().layers();
@@ -57,6 +57,7 @@ absl::StatusOr<PageRun> PageRun::Create(const FetchRange& range,
   if (run.page_count() == 0) run.layer_ = run.end_layer_;  // nothing to send
   run.lease_ = std::move(lease);
   run.cache_ = cache;
+  run.devices_ = devices;
   run.metrics_ = metrics;
   return run;
 }
@@ -78,8 +79,39 @@ uint64_t PageRun::LayerBytes() const {
   return bytes;
 }
 
+absl::Status PageRun::LoadWindow() {
+  Window window;
+  window.first_page = page_;
+  size_t run_bytes = 0;
+  size_t copied_bytes = 0;
+  for (int64_t i = page_; i < page_count() && run_bytes < chunk_bytes_; ++i) {
+    window.pages.push_back(PageAt(i));
+    run_bytes += window.pages.back().size();
+    if (EntryAt(i).pool() != kHostPool) copied_bytes += window.pages.back().size();
+  }
+  if (copied_bytes > 0) {
+    auto copies = std::make_shared_for_overwrite<uint8_t[]>(copied_bytes);
+    std::vector<std::vector<DeviceRead>> reads(devices_->size() + 1);
+    uint8_t* next = copies.get();
+    for (absl::Span<const uint8_t>& page : window.pages) {
+      const PoolId pool = EntryAt(page_ + (&page - window.pages.data())).pool();
+      if (pool == kHostPool) continue;
+      reads[pool].push_back({next, page.data(), page.size()});
+      page = {next, page.size()};
+      next += page.size();
+    }
+    for (size_t pool = 1; pool < reads.size(); ++pool) {
+      if (reads[pool].empty()) continue;
+      TURBOKV_RETURN_IF_ERROR(devices_->device(static_cast<PoolId>(pool))->io->Read(reads[pool]));
+    }
+    window.copies = std::move(copies);
+  }
+  window_ = std::move(window);
+  return absl::OkStatus();
+}
+
 absl::Status PageRun::Verify(int64_t index) const {
-  const absl::Span<const uint8_t> bytes = PageAt(index);
+  const absl::Span<const uint8_t> bytes = Readable(index);
   const EntryRef& entry = EntryAt(index);
   const absl::StatusOr<PageView> page = ParsePage(bytes);
   absl::Status status = page.ok() ? VerifyChecksum(*page) : page.status();
@@ -103,13 +135,21 @@ absl::StatusOr<RunChunk> PageRun::Next() {
   chunk.offset = offset_;
   chunk.layer_bytes = LayerBytes();
   while (chunk.bytes < chunk_bytes_ && page_ < page_count()) {
-    if (page_offset_ == 0) TURBOKV_RETURN_IF_ERROR(Verify(page_));
-    const absl::Span<const uint8_t> piece =
-        PageAt(page_).subspan(page_offset_, chunk_bytes_ - chunk.bytes);
+    if (page_offset_ == 0) {
+      const auto loaded_end = window_.first_page + static_cast<int64_t>(window_.pages.size());
+      if (page_ >= loaded_end) TURBOKV_RETURN_IF_ERROR(LoadWindow());
+      TURBOKV_RETURN_IF_ERROR(Verify(page_));
+    }
+    if (window_.copies != nullptr &&
+        (chunk.copies.empty() || chunk.copies.back() != window_.copies)) {
+      chunk.copies.push_back(window_.copies);
+    }
+    const absl::Span<const uint8_t> page = Readable(page_);
+    const absl::Span<const uint8_t> piece = page.subspan(page_offset_, chunk_bytes_ - chunk.bytes);
     chunk.pieces.push_back(piece);
     chunk.bytes += piece.size();
     page_offset_ += piece.size();
-    if (page_offset_ == PageAt(page_).size()) {
+    if (page_offset_ == page.size()) {
       ++page_;
       page_offset_ = 0;
     }
@@ -119,6 +159,7 @@ absl::StatusOr<RunChunk> PageRun::Next() {
     ++layer_;
     page_ = 0;
     offset_ = 0;
+    window_ = Window();
   }
   return chunk;
 }

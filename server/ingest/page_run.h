@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/index/block_cache.h"
+#include "server/ingest/device_set.h"
 #include "server/telemetry/metrics.h"
 
 namespace turbokv {
@@ -24,12 +25,13 @@ struct FetchRange {
   uint32_t chunk_bytes = 0;
 };
 
-// Bytes of one layer's run: pages' memory, valid while the lease's refs live.
+// Bytes of one layer's run: pages' memory, valid while the lease's refs and `copies` live.
 struct RunChunk {
   int layer = 0;
   uint64_t offset = 0;
   uint64_t layer_bytes = 0;
   std::vector<absl::Span<const uint8_t>> pieces;
+  std::vector<std::shared_ptr<const void>> copies;  // of pages that lie in device memory
   size_t bytes = 0;
 
   bool ends_layer() const { return offset + bytes == layer_bytes; }
@@ -38,29 +40,44 @@ struct RunChunk {
 // Used by one thread at a time.
 class PageRun {
  public:
-  // INVALID_ARGUMENT names the field, its value and the limit. `cache` and `metrics` outlive this.
+  // INVALID_ARGUMENT names the field, its value and the limit. `cache`, `devices` (null: there are
+  // none) and `metrics` outlive this.
   static absl::StatusOr<PageRun> Create(const FetchRange& range,
                                         std::shared_ptr<const LeaseInfo> lease, BlockCache* cache,
-                                        Metrics* metrics);
+                                        DeviceSet* devices, Metrics* metrics);
 
   bool done() const { return layer_ == end_layer_; }
   int layer() const { return layer_; }
 
-  // The next chunk. DATA_LOSS names the layer and the block of a page whose checksum fails; the
-  // block is gone then. Precondition: !done().
+  // The next chunk; waits for copies from a device, whose error it returns. DATA_LOSS names the
+  // layer and the block of a page whose checksum fails; the block is gone then. Precondition:
+  // !done().
   absl::StatusOr<RunChunk> Next();
 
  private:
+  // Consecutive pages of the layer as the host can read them.
+  struct Window {
+    int64_t first_page = 0;
+    std::vector<absl::Span<const uint8_t>> pages;
+    std::shared_ptr<const uint8_t[]> copies;  // of those in device memory
+  };
+
   PageRun() = default;
 
   int64_t page_count() const { return block_count_ + tail_pages_; }
   absl::Span<const uint8_t> PageAt(int64_t index) const;
   const EntryRef& EntryAt(int64_t index) const;
   uint64_t LayerBytes() const;
+  // Makes page_ readable, and those that may follow it in a chunk.
+  absl::Status LoadWindow();
+  absl::Span<const uint8_t> Readable(int64_t index) const {
+    return window_.pages[index - window_.first_page];
+  }
   absl::Status Verify(int64_t index) const;
 
   std::shared_ptr<const LeaseInfo> lease_;
   BlockCache* cache_ = nullptr;
+  DeviceSet* devices_ = nullptr;
   Metrics* metrics_ = nullptr;
   int layer_ = 0;
   int end_layer_ = 0;
@@ -72,6 +89,7 @@ class PageRun {
   int64_t page_ = 0;
   size_t page_offset_ = 0;
   uint64_t offset_ = 0;
+  Window window_;
 };
 
 }  // namespace turbokv

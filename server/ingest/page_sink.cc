@@ -2,15 +2,25 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "kernels/format/page_header.h"
 
 namespace turbokv {
+namespace {
+
+// A GPU that frees no staging slot for so long hangs.
+constexpr absl::Duration kSlotTimeout = absl::Seconds(60);
+
+}  // namespace
 
 PageSink::PageSink(const StoreTarget* target)
     : target_(*target), order_(target->plan.spec->spec.layers, "bytes of pages") {}
+
+PageSink::~PageSink() { completion_.Wait().IgnoreError(); }
 
 absl::Status PageSink::Add(const StoreChunk& chunk) {
   TURBOKV_RETURN_IF_ERROR(order_.Enter(chunk.layer));
@@ -29,7 +39,8 @@ absl::Status PageSink::Add(const StoreChunk& chunk) {
   }
   const PendingEntry& entry = target_.blocks[block];
   if (entry) {
-    uint8_t* next = entry.page(order_.layer()).data() + offset;
+    TURBOKV_ASSIGN_OR_RETURN(uint8_t * next, PageBuffer(static_cast<int64_t>(block)));
+    next += offset;
     for (const absl::Span<const uint8_t> piece : chunk.pieces) {
       std::memcpy(next, piece.data(), piece.size());
       next += piece.size();
@@ -37,13 +48,35 @@ absl::Status PageSink::Add(const StoreChunk& chunk) {
   }
   order_.Advance(chunk.bytes, page_bytes * target_.plan.blocks());
   const bool page_whole = offset + chunk.bytes == page_bytes;
-  return entry && page_whole ? CheckPage(static_cast<int64_t>(block)) : absl::OkStatus();
+  if (entry && page_whole) TURBOKV_RETURN_IF_ERROR(EndPage(static_cast<int64_t>(block)));
+  return completion_.first_error();
 }
 
-absl::Status PageSink::CheckPage(int64_t block) const {
+absl::Status PageSink::Finish() {
+  TURBOKV_RETURN_IF_ERROR(order_.CheckComplete());
+  return completion_.Wait();
+}
+
+absl::StatusOr<uint8_t*> PageSink::PageBuffer(int64_t block) {
+  if (target_.device == nullptr) return target_.blocks[block].page(order_.layer()).data();
+  if (!slot_) {
+    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->ring->Acquire(absl::Now() + kSlotTimeout, {}));
+  }
+  return slot_.data();
+}
+
+absl::Status PageSink::EndPage(int64_t block) {
+  const absl::Span<uint8_t> page = target_.blocks[block].page(order_.layer());
+  if (!slot_) return CheckPage(block, page);
+  TURBOKV_RETURN_IF_ERROR(CheckPage(block, {slot_.data(), page.size()}));
+  target_.device->io->Upload(std::move(slot_), page.size(), page.data(), &completion_);
+  return absl::OkStatus();
+}
+
+absl::Status PageSink::CheckPage(int64_t block, absl::Span<const uint8_t> bytes) const {
   const ResolvedSpec& spec = *target_.plan.spec;
   const std::string where = absl::StrCat("layer ", order_.layer(), ", block ", block, ": ");
-  const absl::StatusOr<PageView> page = ParsePage(target_.blocks[block].page(order_.layer()));
+  const absl::StatusOr<PageView> page = ParsePage(bytes);
   const absl::Status damage = page.ok() ? VerifyChecksum(*page) : page.status();
   if (!damage.ok()) return absl::Status(damage.code(), absl::StrCat(where, damage.message()));
   if (page->layout.shape != spec.layer_layouts[order_.layer()].shape) {

@@ -4,6 +4,10 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "server/device/encode_completion.h"
+#include "server/device/staging_ring.h"
 #include "server/ingest/layer_order.h"
 #include "server/ingest/store_session.h"
 
@@ -12,15 +16,21 @@ namespace turbokv {
 class PageSink final : public ChunkSink {
  public:
   explicit PageSink(const StoreTarget* target);  // outlives this
+  ~PageSink() override;                          // waits for copies to the GPU
 
   absl::Status Add(const StoreChunk& chunk) override;
-  absl::Status CheckComplete() const override { return order_.CheckComplete(); }
+  absl::Status Finish() override;
 
  private:
-  absl::Status CheckPage(int64_t block) const;
+  // Where the page of `block` is assembled: pinned memory if it is a GPU's.
+  absl::StatusOr<uint8_t*> PageBuffer(int64_t block);
+  absl::Status CheckPage(int64_t block, absl::Span<const uint8_t> bytes) const;
+  absl::Status EndPage(int64_t block);
 
   const StoreTarget& target_;
   LayerOrder order_;
+  StagingRing::Slot slot_;
+  EncodeCompletion completion_;
 };
 
 }  // namespace turbokv

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,9 @@
 
 namespace turbokv {
 namespace {
+
+// A GPU that frees no staging slot for so long hangs.
+constexpr absl::Duration kSlotTimeout = absl::Seconds(60);
 
 // Copies the first `first_bytes` of `pieces` to `first`, the rest to `second`.
 void SplitPieces(absl::Span<const absl::Span<const uint8_t>> pieces, size_t first_bytes,
@@ -35,15 +39,27 @@ RawSink::RawSink(const StoreTarget* target, PageEncoder* encoder, absl::Duration
       order_(target->plan.spec->spec.layers, "tokens"),
       staging_(target->plan.raw_page_bytes()) {}
 
+RawSink::~RawSink() { completion_.Wait().IgnoreError(); }
+
 absl::Status RawSink::Add(const StoreChunk& chunk) {
   TURBOKV_RETURN_IF_ERROR(order_.Enter(chunk.layer));
   TURBOKV_RETURN_IF_ERROR(CheckShape(chunk));
   const PageRange page = PageAt(static_cast<int64_t>(chunk.token_offset));
   const bool wanted = InBlock(page) || InTail(page);
-  if (wanted) Stage(chunk, page);
+  if (wanted) TURBOKV_RETURN_IF_ERROR(Stage(chunk, page));
   order_.Advance(chunk.token_count, target_.plan.token_count);
   const bool page_whole = static_cast<int64_t>(order_.position()) == page.begin + page.tokens;
-  return wanted && page_whole ? EncodePage(page) : absl::OkStatus();
+  if (wanted && page_whole) TURBOKV_RETURN_IF_ERROR(EncodePage(page));
+  return completion_.first_error();
+}
+
+absl::Status RawSink::Finish() {
+  TURBOKV_RETURN_IF_ERROR(order_.CheckComplete());
+  const absl::Time start = absl::Now();
+  TURBOKV_RETURN_IF_ERROR(completion_.Wait());
+  *encode_time_ += absl::Now() - start;
+  CompareSample();
+  return absl::OkStatus();
 }
 
 absl::Status RawSink::CheckShape(const StoreChunk& chunk) const {
@@ -82,11 +98,30 @@ bool RawSink::InTail(const PageRange& page) const {
   return target_.tail && target_.plan.first_token + page.begin >= target_.plan.tail_begin;
 }
 
-void RawSink::Stage(const StoreChunk& chunk, const PageRange& page) {
-  const size_t offset = (chunk.token_offset - page.begin) * tensor_token_bytes_;
-  uint8_t* k = staging_.data() + offset;
+bool RawSink::OnDevice(const PageRange& page) const {
+  return target_.device != nullptr && InBlock(page);
+}
+
+absl::StatusOr<uint8_t*> RawSink::PageBuffer(const PageRange& page) {
+  if (!OnDevice(page)) return staging_.data();
+  if (!slot_) {
+    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->ring->Acquire(absl::Now() + kSlotTimeout, {}));
+  }
+  return slot_.data();
+}
+
+absl::Status RawSink::Stage(const StoreChunk& chunk, const PageRange& page) {
+  TURBOKV_ASSIGN_OR_RETURN(uint8_t* const buffer, PageBuffer(page));
+  uint8_t* k = buffer + (chunk.token_offset - page.begin) * tensor_token_bytes_;
   uint8_t* v = k + kPageTokens * tensor_token_bytes_;
   SplitPieces(chunk.pieces, chunk.token_count * tensor_token_bytes_, k, v);
+  return absl::OkStatus();
+}
+
+KvView RawSink::ViewOf(const uint8_t* raw, int tokens) const {
+  const CacheSpec& spec = target_.plan.spec->spec;
+  return NhdView(spec.source_type, raw, raw + kPageTokens * tensor_token_bytes_, tokens,
+                 spec.kv_heads, spec.head_dim);
 }
 
 absl::Status RawSink::EncodePage(const PageRange& page) {
@@ -98,20 +133,47 @@ absl::Status RawSink::EncodePage(const PageRange& page) {
   identity.layer = order_.layer();
   identity.first_token = first_token;
   identity.spec_id = spec.spec_id();
-  const KvView kv = NhdView(spec.spec.source_type, staging_.data(),
-                            staging_.data() + kPageTokens * tensor_token_bytes_, page.tokens,
-                            spec.spec.kv_heads, spec.spec.head_dim);
-  if (InBlock(page)) {
-    TURBOKV_RETURN_IF_ERROR(
-        encoder_->Encode(PageEncoder::Use::kBlock, spec.layer_layouts[order_.layer()], identity, kv,
-                         target_.blocks[page.begin / kPageTokens].page(order_.layer())));
-  }
+  const KvView kv = ViewOf(slot_ ? slot_.data() : staging_.data(), page.tokens);
   if (InTail(page)) {
     const int index = static_cast<int>((first_token - target_.plan.tail_begin) / kPageTokens);
     TURBOKV_RETURN_IF_ERROR(encoder_->Encode(PageEncoder::Use::kTail, spec.tail_layout, identity,
                                              kv, target_.tail.page(order_.layer(), index)));
   }
+  if (OnDevice(page)) {
+    SubmitPage(page, identity);
+  } else if (InBlock(page)) {
+    TURBOKV_RETURN_IF_ERROR(
+        encoder_->Encode(PageEncoder::Use::kBlock, spec.layer_layouts[order_.layer()], identity, kv,
+                         target_.blocks[page.begin / kPageTokens].page(order_.layer())));
+  }
   return absl::OkStatus();
+}
+
+void RawSink::SubmitPage(const PageRange& page, const PageIdentity& identity) {
+  const int layer = order_.layer();
+  // One sample a store at a time: a bound on memory.
+  if (!sample_ && encoder_->NextIsSampled()) {
+    const size_t raw_bytes = target_.plan.raw_page_bytes();
+    sample_ = Sample{{slot_.data(), slot_.data() + raw_bytes}, page, layer};
+  }
+  EncodeRequest request;
+  request.slot = std::move(slot_);
+  request.type = target_.plan.spec->spec.source_type;
+  request.identity = identity;
+  request.targets.push_back({&target_.plan.spec->layer_layouts[layer],
+                             target_.blocks[page.begin / kPageTokens].page(layer).data()});
+  target_.device->encoder->Submit(std::move(request), &completion_);
+}
+
+void RawSink::CompareSample() {
+  if (!sample_) return;
+  const auto page = target_.blocks[sample_->page.begin / kPageTokens].page(sample_->layer);
+  std::vector<uint8_t> bytes(page.size());
+  const DeviceRead read{bytes.data(), page.data(), page.size()};
+  if (target_.device->io->Read({&read, 1}).ok()) {
+    encoder_->Sample(ViewOf(sample_->raw.data(), sample_->page.tokens), bytes);
+  }
+  sample_.reset();
 }
 
 }  // namespace turbokv

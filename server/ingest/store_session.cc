@@ -10,15 +10,17 @@
 namespace turbokv {
 namespace {
 
-std::vector<ReserveRequest> Reservations(const StorePlan& plan) {
+std::vector<ReserveRequest> Reservations(const StorePlan& plan, PoolId pool) {
   std::vector<ReserveRequest> requests;
   requests.reserve(plan.block_keys.size() + 1);
   if (!plan.block_keys.empty()) {
     const auto geometry = EntryGeometry::ForBlock(*plan.spec);
-    for (const Digest& key : plan.block_keys) requests.push_back({key, geometry, kPageTokens});
+    for (const Digest& key : plan.block_keys)
+      requests.push_back({key, geometry, kPageTokens, pool});
   }
   if (plan.tail_key) {
-    requests.push_back({*plan.tail_key, EntryGeometry::ForTail(*plan.spec), plan.tail_tokens});
+    requests.push_back(
+        {*plan.tail_key, EntryGeometry::ForTail(*plan.spec), plan.tail_tokens, kHostPool});
   }
   return requests;
 }
@@ -42,12 +44,7 @@ absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
     TURBOKV_ASSIGN_OR_RETURN(session->staging_,
                              environment.staging->Take(target.plan.raw_page_bytes()));
   }
-  TURBOKV_ASSIGN_OR_RETURN(target.blocks,
-                           environment.cache->Reserve(owner, Reservations(target.plan)));
-  if (target.plan.tail_key) {
-    target.tail = std::move(target.blocks.back());
-    target.blocks.pop_back();
-  }
+  TURBOKV_RETURN_IF_ERROR(session->ReserveEntries(owner));
   if (raw) {
     session->sink_ =
         std::make_unique<RawSink>(&target, environment.encoder, &session->encode_time_);
@@ -57,6 +54,29 @@ absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
   return session;
 }
 
+// On the spec's device, or, where that has no room or fails, in the host memory behind it.
+absl::Status StoreSession::ReserveEntries(const ClientIdentity& owner) {
+  DeviceSet* const devices = environment_.devices;
+  const StorePlan& plan = target_.plan;
+  PoolId pool = devices == nullptr ? kHostPool : devices->PlacementOf(*plan.spec);
+  absl::StatusOr<std::vector<PendingEntry>> entries =
+      environment_.cache->Reserve(owner, Reservations(plan, pool));
+  if (pool != kHostPool &&
+      (absl::IsResourceExhausted(entries.status()) || absl::IsUnavailable(entries.status()) ||
+       absl::IsInvalidArgument(entries.status()))) {
+    pool = kHostPool;
+    entries = environment_.cache->Reserve(owner, Reservations(plan, pool));
+  }
+  TURBOKV_RETURN_IF_ERROR(entries.status());
+  target_.blocks = *std::move(entries);
+  if (plan.tail_key) {
+    target_.tail = std::move(target_.blocks.back());
+    target_.blocks.pop_back();
+  }
+  target_.device = pool == kHostPool ? nullptr : devices->device(pool);
+  return absl::OkStatus();
+}
+
 absl::Status StoreSession::Add(const StoreChunk& chunk) {
   received_bytes_ += static_cast<int64_t>(chunk.bytes);
   environment_.metrics->CountStoredBytes(static_cast<int64_t>(chunk.bytes));
@@ -64,7 +84,7 @@ absl::Status StoreSession::Add(const StoreChunk& chunk) {
 }
 
 absl::StatusOr<StoreSummary> StoreSession::Finish() {
-  TURBOKV_RETURN_IF_ERROR(sink_->CheckComplete());
+  TURBOKV_RETURN_IF_ERROR(sink_->Finish());
   const StorePlan& plan = target_.plan;
   std::vector<PendingEntry> entries;
   for (PendingEntry& block : target_.blocks) {

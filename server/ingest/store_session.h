@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "server/index/block_cache.h"
+#include "server/ingest/device_set.h"
 #include "server/ingest/page_encoder.h"
 #include "server/ingest/staging_budget.h"
 #include "server/ingest/store_plan.h"
@@ -22,6 +23,7 @@ struct StoreEnvironment {
   Metrics* metrics = nullptr;
   PageEncoder* encoder = nullptr;
   StagingBudget* staging = nullptr;
+  DeviceSet* devices = nullptr;  // null: host memory only
 };
 
 // A chunk as it came. Positions are untrusted. `pieces`, one after the other, are its bytes.
@@ -48,7 +50,8 @@ struct StoreSummary {
 struct StoreTarget {
   StorePlan plan;
   std::vector<PendingEntry> blocks;
-  PendingEntry tail;  // empty also without a tail key
+  PendingEntry tail;             // in host memory; empty also without a tail key
+  PoolDevice* device = nullptr;  // whose memory the blocks are in; null: host memory
 };
 
 // Takes chunks in order and fills the target's pages with them.
@@ -56,8 +59,8 @@ class ChunkSink {
  public:
   virtual ~ChunkSink() = default;
   virtual absl::Status Add(const StoreChunk& chunk) = 0;
-  // INVALID_ARGUMENT: something has not come.
-  virtual absl::Status CheckComplete() const = 0;
+  // Waits until the pages are whole. INVALID_ARGUMENT: something has not come.
+  virtual absl::Status Finish() = 0;
 };
 
 // Used by one thread at a time. Destruction before Finish gives everything back.
@@ -78,6 +81,7 @@ class StoreSession {
  private:
   explicit StoreSession(const StoreEnvironment& environment) : environment_(environment) {}
 
+  absl::Status ReserveEntries(const ClientIdentity& owner);
   void CountPages(int64_t blocks) const;
 
   const StoreEnvironment environment_;

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "base/host_id.h"
 #include "kernels/format/codec.h"
 
 namespace turbokv {
@@ -23,7 +24,37 @@ void AddCodec(const Metrics& metrics, PageTensor tensor, Codec codec, v1::StatsR
   }
 }
 
+void DescribePool(ServiceState* state, PoolId pool, const PoolUsage& usage,
+                  v1::PoolDescription* description) {
+  const PoolGeometry geometry = state->cache().pool_geometry(pool);
+  description->set_budget_bytes(usage.budget_bytes);
+  description->set_slab_bytes(geometry.slab_bytes);
+  description->set_slab_count(geometry.slab_count);
+  description->set_shareable(!state->config().share_socket.empty());
+  description->set_healthy(!usage.lost);
+  if (pool == kHostPool) return;
+  const DeviceInfo& device = state->devices()->device(pool)->device->info();
+  description->set_device_uuid(device.uuid);
+  description->set_device_name(device.name);
+  description->set_device_index(device.index);
+}
+
 }  // namespace
+
+grpc::ServerUnaryReactor* AdminServiceImpl::Describe(grpc::CallbackServerContext* context,
+                                                     const v1::DescribeRequest*,
+                                                     v1::DescribeResponse* response) {
+  response->set_version(TURBOKV_VERSION);
+  response->set_host_id(HostId());
+  response->set_share_socket(state_->config().share_socket);
+  const CacheUsage usage = state_->cache().Usage();
+  for (size_t pool = 0; pool < usage.pools.size(); ++pool) {
+    DescribePool(state_, static_cast<PoolId>(pool), usage.pools[pool], response->add_pools());
+  }
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(state_->End("Describe", absl::OkStatus(), context));
+  return reactor;
+}
 
 grpc::ServerUnaryReactor* AdminServiceImpl::Stats(grpc::CallbackServerContext* context,
                                                   const v1::StatsRequest*,

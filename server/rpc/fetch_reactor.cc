@@ -21,6 +21,11 @@ struct PinnedPages {
   std::shared_ptr<const LeaseInfo> lease;
 };
 
+struct HeldCopies {
+  std::shared_ptr<const void> pages;
+  std::vector<std::shared_ptr<const void>> copies;
+};
+
 }  // namespace
 
 FetchReactor::FetchReactor(ServiceState* state, grpc::CallbackServerContext* context,
@@ -53,8 +58,8 @@ absl::Status FetchReactor::Open(const grpc::ByteBuffer& request) {
   range.block_count = fields.block_count();
   range.include_tail = fields.include_tail();
   range.chunk_bytes = fields.chunk_bytes();
-  TURBOKV_ASSIGN_OR_RETURN(run_,
-                           PageRun::Create(range, lease, &state_->cache(), &state_->metrics()));
+  TURBOKV_ASSIGN_OR_RETURN(
+      run_, PageRun::Create(range, lease, &state_->cache(), state_->devices(), &state_->metrics()));
   pages_ = std::make_shared<const PinnedPages>(PinnedPages{state_->storage(), std::move(lease)});
   return state_->fetches().Add(this);
 }
@@ -69,10 +74,14 @@ void FetchReactor::Prepare() {
   fields.set_layer(chunk->layer);
   fields.set_offset(chunk->offset);
   fields.set_layer_bytes(chunk->layer_bytes);
+  std::shared_ptr<const void> holder = pages_;
+  if (!chunk->copies.empty()) {
+    holder = std::make_shared<const HeldCopies>(HeldCopies{pages_, std::move(chunk->copies)});
+  }
   std::vector<grpc::Slice> slices;
   slices.reserve(chunk->pieces.size());
   for (const absl::Span<const uint8_t> piece : chunk->pieces) {
-    slices.push_back(BorrowedSlice(piece, pages_));
+    slices.push_back(BorrowedSlice(piece, holder));
   }
   next_ = Message{BuildBulkMessage(fields, slices), static_cast<int64_t>(chunk->bytes),
                   chunk->ends_layer()};

@@ -49,8 +49,10 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config) {
-  TURBOKV_ASSIGN_OR_RETURN(std::unique_ptr<ServiceState> state, ServiceState::Create(config));
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(
+    const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices) {
+  TURBOKV_ASSIGN_OR_RETURN(std::unique_ptr<ServiceState> state,
+                           ServiceState::Create(config, std::move(devices)));
   std::unique_ptr<Server> server(new Server(std::move(state)));
   TURBOKV_RETURN_IF_ERROR(server->Listen());
   return server;
@@ -85,6 +87,10 @@ absl::Status Server::Listen() {
   return absl::OkStatus();
 }
 
+void Server::SetReady(bool ready) {
+  if (auto* health = server_->GetHealthCheckService()) health->SetServingStatus(ready);
+}
+
 void Server::Tick() {
   const absl::Duration stall_timeout = state_->config().stall_timeout;
   const absl::Duration period = std::clamp(stall_timeout / 4, kMinTick, kMaxTick);
@@ -92,6 +98,8 @@ void Server::Tick() {
   while (!stopping_) {
     stop_.wait_for(mutex_, absl::ToChronoMilliseconds(period));
     state_->cache().ExpireLeases();
+    // Not ready any more; what is held elsewhere is still served.
+    if (state_->LoseFailedDevices()) SetReady(false);
     state_->stores().EndStalled(stall_timeout);
     state_->fetches().EndStalled(stall_timeout);
   }
@@ -109,7 +117,7 @@ void Server::StopTicking() {
 void Server::Drain(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   state_->StartDraining();
-  if (auto* health = server_->GetHealthCheckService()) health->SetServingStatus(false);
+  SetReady(false);
   while (state_->stores().active() + state_->fetches().active() > 0 && absl::Now() < deadline) {
     absl::SleepFor(kDrainPoll);
   }

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
@@ -19,7 +20,9 @@ class Server {
  public:
   // Listens. UNAVAILABLE names the address that is taken; otherwise what the settings make
   // impossible.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config);
+  // `devices` are the GPUs whose memory config.gpu_memory speaks of.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices = {});
   // Drains with no time to spare, unless Drain was called.
   ~Server();
 
@@ -39,6 +42,7 @@ class Server {
   explicit Server(std::unique_ptr<ServiceState> state);
 
   absl::Status Listen();
+  void SetReady(bool ready);
   void Tick();
   void StopTicking();
 

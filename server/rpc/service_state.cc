@@ -24,16 +24,45 @@ int EncodeThreads(int configured) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ServiceState>> ServiceState::Create(const ServerConfig& config) {
+absl::StatusOr<std::unique_ptr<ServiceState>> ServiceState::Create(
+    const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices) {
   auto storage = std::make_shared<Storage>();
   BlockCacheOptions options;
   options.budget_bytes = config.memory_bytes;
   options.slab_bytes = config.slab_bytes;
   options.default_lease = config.default_lease;
   options.max_lease = config.max_lease;
-  TURBOKV_ASSIGN_OR_RETURN(storage->cache, BlockCache::Create(options, &storage->metrics));
+  options.shareable = !config.share_socket.empty();
+  DevicePools pools;
+  if (!devices.empty()) {
+    DeviceSetOptions set_options;
+    set_options.memory = config.gpu_memory;
+    set_options.shareable = options.shareable;
+    TURBOKV_ASSIGN_OR_RETURN(storage->devices, DeviceSet::Create(std::move(devices), set_options));
+    pools = storage->devices->TakePools();
+  }
+  TURBOKV_ASSIGN_OR_RETURN(storage->cache,
+                           BlockCache::Create(options, &storage->metrics, std::move(pools)));
   storage->metrics.SetUsageSource([cache = storage->cache.get()] { return cache->Usage(); });
-  return std::unique_ptr<ServiceState>(new ServiceState(config, std::move(storage)));
+  std::unique_ptr<ServiceState> state(new ServiceState(config, std::move(storage)));
+  TURBOKV_RETURN_IF_ERROR(state->StartSharing());
+  return state;
+}
+
+absl::Status ServiceState::StartSharing() {
+  if (config_.share_socket.empty()) return absl::OkStatus();
+  share_host_ = std::make_unique<CacheShareHost>(&cache());
+  ShareServerOptions options;
+  options.path = config_.share_socket;
+  TURBOKV_ASSIGN_OR_RETURN(share_server_, ShareServer::Start(options, share_host_.get()));
+  return absl::OkStatus();
+}
+
+bool ServiceState::LoseFailedDevices() {
+  if (devices() == nullptr) return false;
+  const std::vector<PoolId> failed = devices()->TakeFailed();
+  for (const PoolId pool : failed) cache().LosePool(pool);
+  return !failed.empty();
 }
 
 ServiceState::ServiceState(const ServerConfig& config, std::shared_ptr<Storage> storage)

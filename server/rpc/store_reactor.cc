@@ -161,9 +161,39 @@ absl::Status StoreReactor::Process(const grpc::ByteBuffer& message) {
   chunk.token_count = fields_.chunk().token_count();
   chunk.block_index = fields_.chunk().block_index();
   chunk.page_offset = fields_.chunk().page_offset();
+  if (fields_.chunk().has_staged()) {
+    if (payload.size_bytes() > 0) {
+      return absl::InvalidArgumentError("a chunk with both `staged` and `data`");
+    }
+    return AddStaged(fields_.chunk().staged(), chunk);
+  }
   chunk.pieces = payload.pieces();
   chunk.bytes = payload.size_bytes();
   return session_->Add(chunk);
+}
+
+absl::Status StoreReactor::AddStaged(const v1::StagedBytes& staged, StoreChunk chunk) {
+  if (staging_ == nullptr) {
+    return absl::InvalidArgumentError("a chunk with `staged`; `open` named no share_session");
+  }
+  TURBOKV_ASSIGN_OR_RETURN(const absl::Span<const uint8_t> bytes,
+                           staging_->Slot(staged.slot(), staged.offset(), staged.size()));
+  chunk.pieces = absl::MakeConstSpan(&bytes, 1);
+  chunk.bytes = bytes.size();
+  const absl::Status added = session_->Add(chunk);
+  const absl::Status released = staging_->Release(staged.slot());
+  return added.ok() ? released : added;
+}
+
+absl::Status StoreReactor::OpenStaging(const ClientIdentity& owner, uint64_t session_id) {
+  if (session_id == 0) return absl::OkStatus();
+  if (state_->share_host() == nullptr) {
+    return absl::FailedPreconditionError("share_session is set; the service shares no memory");
+  }
+  TURBOKV_RETURN_IF_ERROR(state_->share_host()->CheckSession(session_id, owner));
+  staging_ = state_->share_server()->FindStaging(session_id);
+  if (staging_ != nullptr) return absl::OkStatus();
+  return absl::FailedPreconditionError("share_session is set; the session has no staging memory");
 }
 
 absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
@@ -176,6 +206,7 @@ absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
   announcement.block_keys = open.block_keys();
   announcement.tail_key = open.tail_key();
   TURBOKV_ASSIGN_OR_RETURN(StorePlan plan, PlanStore(announcement));
+  TURBOKV_RETURN_IF_ERROR(OpenStaging(owner, open.share_session()));
   encodes_ = plan.encoding == StoreEncoding::kRaw;
   TURBOKV_ASSIGN_OR_RETURN(session_,
                            StoreSession::Open(state_->store_environment(), owner, std::move(plan)));

@@ -52,6 +52,9 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   std::optional<Job> Work(const Job& job);
   absl::Status Process(const grpc::ByteBuffer& message);
   absl::Status Open(const v1::StoreOpen& open);
+  absl::Status OpenStaging(const ClientIdentity& owner, uint64_t session_id);
+  // A chunk whose bytes lie in the client's staging memory.
+  absl::Status AddStaged(const v1::StagedBytes& staged, StoreChunk chunk);
   absl::Status Publish();
 
   ServiceState* const state_;
@@ -60,8 +63,9 @@ class StoreReactor final : public grpc::ServerReadReactor<grpc::ByteBuffer>, pub
   const absl::Time start_;
   grpc::ByteBuffer read_buffer_;
   v1::StoreRequest fields_;
-  std::unique_ptr<StoreSession> session_;  // touched by jobs alone
-  bool encodes_ = true;                    // until the announcement says otherwise; as session_
+  std::unique_ptr<StoreSession> session_;   // touched by jobs alone
+  std::shared_ptr<StagingRegion> staging_;  // of the share session, if there is one; as session_
+  bool encodes_ = true;                     // until the announcement says otherwise; as session_
 
   Mutex mutex_;
   std::deque<grpc::ByteBuffer> queue_ ABSL_GUARDED_BY(mutex_);
