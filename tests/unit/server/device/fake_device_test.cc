@@ -81,6 +81,15 @@ TEST_F(FakeDeviceTest, WorkWaitsAtTheGate) {
   EXPECT_EQ(*inside, 42);
 }
 
+TEST_F(FakeDeviceTest, WorkTakesAsLongAsTold) {
+  const auto stream = *device_.MakeStream();
+  device_.faults().SetDelay(absl::Milliseconds(10));
+  const absl::Time start = absl::Now();
+  ASSERT_EQ(stream->CopyToDevice(arena_->base(), pinned_->data(), 1), absl::OkStatus());
+  EXPECT_EQ(stream->Wait(), absl::OkStatus());
+  EXPECT_GE(absl::Now() - start, absl::Milliseconds(10));
+}
+
 TEST_F(FakeDeviceTest, ABrokenDeviceTellsEveryone) {
   const auto stream = *device_.MakeStream();
   device_.faults().Hold();
