@@ -16,7 +16,7 @@ while [[ $# -gt 0 ]]; do
       shift
       ;;
     -h | --help)
-      sed -n '2,5s/^# //p' scripts/test_gpu.sh
+      sed -n '2,6s/^# //p' scripts/test_gpu.sh
       exit 0
       ;;
     -*) die "unknown option '$1'; see scripts/test_gpu.sh --help" ;;
