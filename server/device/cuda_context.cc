@@ -63,7 +63,9 @@ absl::Status CudaContext::health() const {
 
 absl::Status CudaContext::Enter() const {
   TURBOKV_RETURN_IF_ERROR(health());
-  return cuda::ToStatus(cudaSetDevice(info_.index), absl::StrCat("GPU ", info_.index));
+  const cudaError_t error = cudaSetDevice(info_.index);
+  if (error == cudaSuccess) return absl::OkStatus();
+  return cuda::ToStatus(error, absl::StrCat("GPU ", info_.index));
 }
 
 bool CudaContext::IsBroken() const {

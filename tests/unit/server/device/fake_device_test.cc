@@ -1,9 +1,10 @@
 // What only a fake device can be told to do: to fail, to break, to wait.
 #include "server/device/fake_device.h"
 
+#include <atomic>
 #include <cstring>
-#include <functional>
-#include <optional>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -81,6 +82,15 @@ TEST_F(FakeDeviceTest, WorkWaitsAtTheGate) {
   EXPECT_EQ(*inside, 42);
 }
 
+TEST_F(FakeDeviceTest, WorkTakesAsLongAsTold) {
+  const auto stream = *device_.MakeStream();
+  device_.faults().SetDelay(absl::Milliseconds(10));
+  const absl::Time start = absl::Now();
+  ASSERT_EQ(stream->CopyToDevice(arena_->base(), pinned_->data(), 1), absl::OkStatus());
+  EXPECT_EQ(stream->Wait(), absl::OkStatus());
+  EXPECT_GE(absl::Now() - start, absl::Milliseconds(10));
+}
+
 TEST_F(FakeDeviceTest, ABrokenDeviceTellsEveryone) {
   const auto stream = *device_.MakeStream();
   device_.faults().Hold();
@@ -121,12 +131,12 @@ class EncoderFaultsTest : public ::testing::Test {
     request.slot = *ring_->Acquire(absl::InfiniteFuture(), nullptr);
     std::memset(request.slot.data(), 0, 2 * kTensorBytes);
     request.identity = {layer, 0, kPageTokens * page, 1};
-    request.targets = {{&layout_, arena_->base() + 65536 * next_place_++}};
+    request.targets = {{&layout_, arena_->base() + 16384 * (next_place_++ % 256)}};
     encoder_->Submit(std::move(request), completion);
   }
 
   const PageLayout layout_ = LayoutOf(1, 64, Codec::kTurbo4, Codec::kTurbo4, true);
-  size_t next_place_ = 0;
+  std::atomic<size_t> next_place_ = 0;
   FakeDevice device_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<StagingRing> ring_;
@@ -199,6 +209,29 @@ TEST_F(EncoderFaultsTest, ABrokenDeviceFailsWhatIsInFlightAndWhatWaits) {
   EncodeCompletion later;
   Submit(0, &later);
   EXPECT_EQ(later.Wait(), kBroken);
+}
+
+// Whenever it happens, every page ends, and every slot comes back.
+TEST_F(EncoderFaultsTest, StoresEndWhenTheDeviceBreaksUnderThem) {
+  constexpr int kStores = 4, kPages = 30;
+  std::atomic<int> submitted{0};
+  std::vector<std::thread> stores;
+  for (int store = 0; store < kStores; ++store) {
+    stores.emplace_back([&] {
+      EncodeCompletion completion;
+      for (uint64_t page = 0; page < kPages; ++page) {
+        Submit(page, &completion);
+        ++submitted;
+      }
+      const absl::Status status = completion.Wait();
+      EXPECT_TRUE(status.ok() || status == kBroken) << status;  // done before, perhaps
+    });
+  }
+  while (submitted < kStores * kPages / 2) std::this_thread::yield();
+  device_.faults().Break(kBroken);
+  for (std::thread& store : stores) store.join();
+  EXPECT_EQ(ring_->stats().in_use, 0u);
+  EXPECT_EQ(encoder_->stats().pages, uint64_t{kStores * kPages});
 }
 
 TEST_F(EncoderFaultsTest, TakesNoEmptyOptions) {

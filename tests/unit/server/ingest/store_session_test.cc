@@ -142,7 +142,8 @@ TEST(NonFiniteTest, NamesTheFirstValueThatIsNotFinite) {
   const KvView kv = NhdView(ValueType::kFp32, k.data(), v.data(), 4, 2, 64);
   EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 0), "");
   v[(3 * 2 + 0) * 64 + 5] = std::numeric_limits<float>::infinity();
-  EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 256), "V of token 259, head 0, channel 5 is infinite");
+  EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 256),
+            "V of token 259, head 0, channel 5 is infinite");
   k[(1 * 2 + 1) * 64 + 63] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(cpu::DescribeNonFinite(kv, shape, 256), "K of token 257, head 1, channel 63 is NaN");
 }
