@@ -45,17 +45,24 @@ class PagesWarp {
     __syncwarp();
   }
 
-  // Works on slices [share.begin, share.end), which are not none. `waited`: earlier kernels have
-  // already been waited for.
-  TURBOKV_DEVICE void Run(const SliceRange& share, bool waited) {
-    cursor_.Seek(share.begin);
-    FetchKeys();
-    if (!IsSparse()) FetchValues(VData());
+  // Works on the slices of `share`. `waited`: earlier kernels have already been waited for.
+  TURBOKV_DEVICE void Run(const NumberRange& share, bool waited) {
+    ShareWalk walk(share, share.begin < share.end ? cursor_.Seek(share.begin) : 0);
+    if (!walk.done()) {
+      FetchKeys();
+      if (!IsSparse()) FetchValues(VData());
+    }
     if (!waited) WaitForEarlierKernels();
     LetNextKernelLaunch();
+    if (walk.done()) return;
     EnterUnit();
-    for (int left = share.end - share.begin; left > 0; --left) {
-      if (WorkOnSlice(left > 1)) {
+    while (true) {
+      const bool last_of_unit = cursor_.IsLastOfUnit();
+      const bool more = walk.HasNext(last_of_unit);
+      WorkOnSlice(more);
+      if (!more) return;
+      walk.Advance(last_of_unit);
+      if (last_of_unit) {
         StoreUnit();
         EnterUnit();
       }
@@ -130,8 +137,8 @@ class PagesWarp {
     Store(GlobalSlot(params_, blocks_slots + shared_.unit), kHeadDim);
   }
 
-  // `more`: the share goes on. Returns whether the cursor went on to another unit.
-  TURBOKV_DEVICE bool WorkOnSlice(bool more) {
+  // `more`: another slice follows, to which the cursor goes on.
+  TURBOKV_DEVICE void WorkOnSlice(bool more) {
     TokenValues weights[kRowTiles];
     float scale[kRowTiles];
     float bias[kRowTiles] = {};
@@ -157,16 +164,15 @@ class PagesWarp {
     // Sparse: V is fetched below, when the cursor may have left the slice.
     if (IsSparse() && lane_ == 0) shared_.v_data = VData();
     __syncwarp();
-    bool new_unit = false;
     if (more) {
-      new_unit = cursor_.Advance();
+      cursor_.Advance();
       FetchKeys();
     }
     PageWeights page[kRowTiles];
     const bool any = Softmax(page_index, scale, bias, weights, page);
     ScaleValues(page);
     if (IsSparse()) {
-      if (!any) return new_unit;
+      if (!any) return;
       FetchValues(shared_.v_data);
     }
     v_slot_.Wait(more && !IsSparse());
@@ -174,7 +180,6 @@ class PagesWarp {
                                            values_);
     __syncwarp();
     if (more && !IsSparse()) FetchValues(VData());
-    return new_unit;
   }
 
   // Turns scores into weights; returns whether any row has one that is not dropped.
@@ -263,14 +268,9 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
   // Lists are made by the prepare kernel; plain tables are there already.
   const bool wait_first = params.lists.counts != nullptr;
   if (wait_first) WaitForEarlierKernels();
-  const int total = TotalSlices(params.batch, params.lists, params.rows.units, lane);
-  const SliceRange share = SliceRange{0, total}.Part(blockIdx.x, gridDim.x).Part(warp_index, warps);
-  if (share.begin < share.end) {
-    warp.Run(share, wait_first);
-  } else {
-    if (!wait_first) WaitForEarlierKernels();
-    LetNextKernelLaunch();
-  }
+  const int total = TotalNumbers(params.batch, params.lists, params.rows.units, lane);
+  const NumberRange block_share = NumberRange{0, total}.Part(blockIdx.x, gridDim.x);
+  warp.Run(block_share.Part(warp_index, warps), wait_first);
 
   // The slots are free now: partial results take their place.
   warp.Close();
