@@ -38,10 +38,27 @@ class AttentionCall {
     for (size_t pool = 0; pool < plan_.pools.size(); ++pool) {
       TURBOKV_RETURN_IF_ERROR(LaunchPages(pool));
     }
-    return LaunchMerge();
+    return FinishesInPages() ? absl::OkStatus() : LaunchMerge();
   }
 
  private:
+  // Whether the pages kernel gives results itself, which saves a kernel's launch, but leaves rows
+  // of many short sequences to few thread blocks.
+  bool FinishesInPages() const {
+    constexpr int kMostUnitsABlock = 4;
+    return !HasLists() && arguments_.tail_tokens == nullptr &&
+           int64_t{batch_.batch} * plan_.rows.units <= int64_t{kMostUnitsABlock} * plan_.blocks;
+  }
+
+  OutputParams Output() const {
+    return {arguments_.out, static_cast<int>(plan_.config.value_type), arguments_.lse,
+            arguments_.sink_logits};
+  }
+  FinishParams Finish() const {
+    if (!FinishesInPages()) return {};
+    return {Workspace<int>(plan_.arrivals_offset), Output()};
+  }
+
   template <typename T>
   T* Workspace(size_t offset) const {
     return reinterpret_cast<T*>(workspace_ + offset);
@@ -82,6 +99,7 @@ class AttentionCall {
     params.value_type = static_cast<int>(plan_.config.value_type);
     params.scale = arguments_.softmax_scale * kLog2E;
     params.query_blocks = Workspace<void>(plan_.query_blocks_offset);
+    params.finish = Finish();
     int64_t blocks = QueryBlocks();
     if (HasLists()) {
       params.block_tables = arguments_.block_tables;
@@ -116,6 +134,7 @@ class AttentionCall {
     params.query_blocks = Workspace<void>(plan_.query_blocks_offset);
     params.partial_values = Workspace<float>(pool.values_offset);
     params.partial_stats = Workspace<float>(pool.stats_offset);
+    params.finish = Finish();
     return Launch(pool.kernel, plan_.blocks, true, params, "attention pages kernel");
   }
 
@@ -138,10 +157,7 @@ class AttentionCall {
                             plan_.blocks,
                             pool.v_rotated};
     }
-    params.sink_logits = arguments_.sink_logits;
-    params.out = arguments_.out;
-    params.value_type = static_cast<int>(plan_.config.value_type);
-    params.lse = arguments_.lse;
+    params.output = Output();
     return Launch(MergeKernel(), QueryBlocks(), true, params, "attention merge kernel");
   }
 

@@ -79,6 +79,16 @@ struct UnitDivision {
   }
 };
 
+// The units [begin, end) of one sequence, whose numbers begin at `first`, that a share has slices
+// of: `units` of `unit_numbers` numbers each.
+TURBOKV_HOST_DEVICE NumberRange UnitsInShare(const NumberRange& share, int first, int units,
+                                             int unit_numbers) {
+  const int begin = share.begin > first ? (share.begin - first) / unit_numbers : 0;
+  // Not those of which it has only numbers before their slices.
+  const int end = (share.end - first - kUnitOverhead - 1 + unit_numbers) / unit_numbers;
+  return {begin, end < units ? end : units};
+}
+
 // A warp's way through its share of numbers.
 struct ShareWalk {
   int left;  // numbers from the current slice's on; none if not positive

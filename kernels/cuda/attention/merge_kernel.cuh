@@ -125,8 +125,7 @@ class MergeBlock {
     const int count = pages.end - pages.begin;
     const int unit = head_ * params_.rows.units_per_head + tile_ / params_.rows.row_tiles;
     const int first = before + unit * UnitNumbers(count) + kUnitOverhead;
-    return {{0, total},  {first, first + count}, sequence_ * units + unit,
-            pool.blocks, pool.warps};
+    return {{0, total}, {first, first + count}, sequence_ * units + unit, pool.blocks, pool.warps};
   }
 
   // One slot a lane, of thread blocks `first` and after it.
@@ -198,10 +197,10 @@ class MergeBlock {
   }
 
   TURBOKV_DEVICE void AddSink() {
-    if (params_.sink_logits == nullptr || Row() >= params_.rows.rows) return;
+    if (params_.output.sink_logits == nullptr || Row() >= params_.rows.rows) return;
     constexpr float kLog2E = 1.4426950408889634f;
     const float zeros[4] = {};
-    gathered_.Add(params_.sink_logits[QueryHead()] * kLog2E, 1.0f, zeros, false);
+    gathered_.Add(params_.output.sink_logits[QueryHead()] * kLog2E, 1.0f, zeros, false);
   }
 
   TURBOKV_DEVICE void Finish() {
@@ -230,12 +229,13 @@ class MergeBlock {
         (static_cast<int64_t>(sequence_) * params_.batch.queries + query) * q_heads + QueryHead();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      StoreValue(params_.out, params_.value_type, out_row * kHeadDim + channel_ + i,
+      StoreValue(params_.output.out, params_.output.value_type, out_row * kHeadDim + channel_ + i,
                  (gathered_.plain[i] + rotated[i]) * inverse);
     }
-    if (channel_ == 0 && params_.lse != nullptr) {
+    if (channel_ == 0 && params_.output.lse != nullptr) {
       constexpr float kLn2 = 0.6931471805599453f;
-      params_.lse[out_row] = empty ? -Infinity() : kLn2 * gathered_.largest + logf(gathered_.sum);
+      params_.output.lse[out_row] =
+          empty ? -Infinity() : kLn2 * gathered_.largest + logf(gathered_.sum);
     }
   }
 

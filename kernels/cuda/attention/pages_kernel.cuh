@@ -6,6 +6,7 @@
 // that unit; what it holds at the end is first merged with that of the block's other warps.
 #pragma once
 
+#include "kernels/cuda/attention/finish_rows.cuh"
 #include "kernels/cuda/attention/pages_config.cuh"
 #include "kernels/cuda/attention/params.cuh"
 #include "kernels/cuda/attention/partial.cuh"
@@ -25,6 +26,7 @@ struct alignas(16) WarpShared {
   // Pages that every row of the unit sees whole: they need no mask.
   int unmasked_begin;
   int unmasked_end;
+  int total_numbers;  // of the batch (division.cuh)
   const uint8_t* v_data;
 };
 static_assert(sizeof(WarpShared) == kWarpExtraBytes);
@@ -53,7 +55,7 @@ class PagesWarp {
       if (!IsSparse()) FetchValues(VData());
     }
     if (!waited) WaitForEarlierKernels();
-    LetNextKernelLaunch();
+    if (params_.finish.arrivals == nullptr) LetNextKernelLaunch();
     if (walk.done()) return;
     EnterUnit();
     while (true) {
@@ -269,8 +271,11 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
   const bool wait_first = params.lists.counts != nullptr;
   if (wait_first) WaitForEarlierKernels();
   const int total = TotalNumbers(params.batch, params.lists, params.rows.units, lane);
-  const NumberRange block_share = NumberRange{0, total}.Part(blockIdx.x, gridDim.x);
-  warp.Run(block_share.Part(warp_index, warps), wait_first);
+  if (lane == 0) warp_shared[warp_index].total_numbers = total;
+  const auto block_share = [&](int numbers) {
+    return NumberRange{0, numbers}.Part(blockIdx.x, gridDim.x);
+  };
+  warp.Run(block_share(total).Part(warp_index, warps), wait_first);
 
   // The slots are free now: partial results take their place.
   warp.Close();
@@ -282,11 +287,21 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
     float* const own = partials + warp_index * kStrideFloats;
     warp.Store({own, own + kTileRows * kRowTiles * kPitch}, kPitch);
   }
+  // What finishing begins with, found out while other warps are still at work.
+  const NumberRange all{0, warp_shared[warp_index].total_numbers};
+  const NumberRange share = block_share(all.end);
+  SequenceStart start{};
+  if (params.finish.arrivals != nullptr && share.begin < share.end) {
+    start = FindSequence(params.batch, params.lists, params.rows.units, share.begin, lane);
+  }
   __syncthreads();
   const auto unit_of = [&](int warp) { return warp_shared[warp].unit; };
   MergeWarps<kHeadDim, kRowTiles>(partials, kStrideFloats, warps, unit_of, [&](int warp) {
     return Warp::GlobalSlot(params, static_cast<int64_t>(blockIdx.x) * warps + warp);
   });
+  if (params.finish.arrivals == nullptr || share.begin == share.end) return;
+  __syncthreads();
+  RowFinisher<kHeadDim, kRowTiles, FactsOf(kV).rotated>(params, all, lane).Run(share, start);
 }
 
 }  // namespace turbokv::cuda

@@ -174,6 +174,7 @@ void PlanWorkspace(AttentionPlan& plan) {
     pool.values_offset = workspace.Add(slots * unit_rows * config.shape.head_dim * sizeof(float));
     pool.stats_offset = workspace.Add(slots * unit_rows * 2 * sizeof(float));
   }
+  if (plan.pools.size() == 1) plan.arrivals_offset = workspace.Add(units * unit_rows * sizeof(int));
   if (plan.pools.size() > 1) {
     const size_t entries =
         plan.pools.size() * static_cast<size_t>(config.max_batch) * config.max_pages;

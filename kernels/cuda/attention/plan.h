@@ -34,6 +34,7 @@ struct AttentionPlan {
   size_t list_ids_offset = 0;
   size_t list_indices_offset = 0;
   size_t list_counts_offset = 0;
+  size_t arrivals_offset = 0;  // only of one pool
   size_t workspace_bytes = 0;
 };
 

@@ -1,22 +1,18 @@
-// Writes query blocks, and the lists of pages of a batch with several pools.
+// Writes query blocks, and the lists of pages of a batch with several pools. For a pages kernel
+// that finishes rows itself, it clears the counters and gives the results of sequences without
+// pages.
 #pragma once
 
-#include "kernels/cuda/attention/params.cuh"
 #include "kernels/cuda/attention/query_block.cuh"
+#include "kernels/cuda/attention/row_output.cuh"
 #include "kernels/cuda/attention/schedule.cuh"
 #include "kernels/cuda/primitives/hadamard.cuh"
 #include "kernels/cuda/primitives/value_types.cuh"
+#include "kernels/cuda/primitives/warp_reduce.cuh"
 
 namespace turbokv::cuda {
 
 inline constexpr int kPrepareThreads = kTileRows * kWarpLanes;
-
-TURBOKV_DEVICE float WarpMax(float value) {
-  for (int step = 1; step < kWarpLanes; step *= 2) {
-    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
-  }
-  return value;
-}
 
 // Where channel 32 tile + lane of row `row` stands among the bytes of a tile's fragment: lane
 // 4 row + t holds code (h, i), channel 16 h + 4 t + i.
@@ -120,6 +116,16 @@ class QueryRowWriter {
   FragmentPlace place_;
 };
 
+// No thread block of the pages kernel ever comes to a row of a sequence without pages.
+template <int kHeadDim>
+TURBOKV_DEVICE void StoreRowWithoutPages(const PrepareParams& params, const RowPlace& place,
+                                         int lane) {
+  const PageRange pages = VisiblePages(params.batch, place.sequence);
+  if (pages.begin < pages.end) return;
+  RowSums<kHeadDim> nothing;
+  StoreRow(params.finish.output, params.rows, params.batch.queries, place, nothing, lane);
+}
+
 // One thread block a query block. Rows past the last one are zero and see everything, so that they
 // never make a page look partly hidden.
 template <int kHeadDim>
@@ -149,6 +155,10 @@ TURBOKV_DEVICE void PrepareQueries(const PrepareParams& params, int64_t block_in
           params.scale * LoadValue(params.q, params.value_type, first + kWarpLanes * i + lane);
     }
     visible = VisibleTokens(params.batch, QueryPosition(params.batch, sequence, query));
+  }
+  if (params.finish.arrivals != nullptr) {
+    if (lane == 0) params.finish.arrivals[block_index * kTileRows + row % kTileRows] = 0;
+    if (row < rows.rows) StoreRowWithoutPages<kHeadDim>(params, {sequence, head, row}, lane);
   }
   QueryRowWriter<kHeadDim>(block, row % kTileRows, lane).Write(values, visible);
   __syncthreads();

@@ -1,6 +1,6 @@
-// Who works on what. All slices of the batch are numbered, and the numbers divided (division.cuh). So
-// sequences of any lengths keep all warps equally busy, and nothing has to be planned on the host:
-// lengths may change between replays of a CUDA graph.
+// Who works on what. All slices of the batch are numbered, and the numbers divided (division.cuh).
+// So sequences of any lengths keep all warps equally busy, and nothing has to be planned on the
+// host: lengths may change between replays of a CUDA graph.
 #pragma once
 
 #include "kernels/cuda/attention/division.cuh"
@@ -77,7 +77,7 @@ TURBOKV_DEVICE int InclusiveSum(int value, int lane) {
 
 // How many numbers there are. Call by a whole warp.
 TURBOKV_DEVICE int TotalNumbers(const BatchParams& batch, const PageLists& lists, int units,
-                               int lane) {
+                                int lane) {
   int total = 0;
   for (int first = 0; first < batch.batch; first += kWarpLanes) {
     const int sum = InclusiveSum(NumbersOf(batch, lists, units, first + lane), lane);
@@ -104,7 +104,7 @@ TURBOKV_DEVICE SequenceStart FindSequence(const BatchParams& batch, const PageLi
 
 // How many numbers are before `sequence`. Call by a whole warp.
 TURBOKV_DEVICE int NumbersBefore(const BatchParams& batch, const PageLists& lists, int units,
-                                int sequence, int lane) {
+                                 int sequence, int lane) {
   int total = 0;
   for (int first = 0; first < sequence; first += kWarpLanes) {
     const int own = first + lane < sequence ? NumbersOf(batch, lists, units, first + lane) : 0;

@@ -1,7 +1,5 @@
 // How slices are divided among warps, and where their partial results are looked for: what the
 // kernels do with the numbers, done one after the other.
-#include "kernels/cuda/attention/division.cuh"
-
 #include <algorithm>
 #include <map>
 #include <random>
@@ -10,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "kernels/cuda/attention/division.cuh"
 
 namespace turbokv::cuda {
 namespace {
@@ -118,6 +117,31 @@ Work DoAll(const Batch& batch, int blocks, int warps) {
   return work;
 }
 
+// As RowFinisher walks through the units that a block arrives at.
+void ExpectUnitsOfBlock(const Batch& batch, const Work& work, const NumberRange& all, int block,
+                        int blocks) {
+  const NumberRange share = all.Part(block, blocks);
+  std::set<int> expected, actual;
+  for (const auto& [unit, workers] : work.blocks) {
+    if (workers.contains(block)) expected.insert(unit);
+  }
+  int sequence = 0, first = 0;
+  const auto numbers = [&] { return batch.units * batch.NumbersOf(sequence * batch.units); };
+  if (share.begin < share.end) {
+    for (; share.begin >= first + numbers(); ++sequence) first += numbers();
+  }
+  for (; share.begin < share.end && first < share.end; ++sequence) {
+    const int pages = batch.pages[sequence];
+    if (pages == 0) continue;
+    const NumberRange units = UnitsInShare(share, first, batch.units, UnitNumbers(pages));
+    for (int unit = units.begin; unit < units.end; ++unit) {
+      EXPECT_TRUE(actual.insert(sequence * batch.units + unit).second);
+    }
+    first += numbers();
+  }
+  EXPECT_EQ(actual, expected) << "block " << block;
+}
+
 void ExpectComplete(const Batch& batch, int blocks, int warps) {
   const Work work = DoAll(batch, blocks, warps);
   const NumberRange all{0, batch.NumbersBefore(batch.unit_count())};
@@ -155,6 +179,7 @@ void ExpectComplete(const Batch& batch, int blocks, int warps) {
     look(division.LastSlot());
     EXPECT_EQ(found, count) << "unit " << unit;
   }
+  for (int block = 0; block < blocks; ++block) ExpectUnitsOfBlock(batch, work, all, block, blocks);
   EXPECT_EQ(slots, work.slots.size()) << "some partial result is never looked for";
   const int total_slices = static_cast<int>(work.done.size());
   if (batch.unit_count() == 1 && total_slices > blocks * warps) {
