@@ -58,7 +58,7 @@ class RowFinisher {
  private:
   static constexpr int kRows = kTileRows * kRowTiles;
   static constexpr int kCount = kHeadDim / kWarpLanes;
-  static constexpr int kAtOnce = 8;
+  static constexpr int kAtOnce = 64 / kCount;
 
   TURBOKV_DEVICE RowPlace PlaceOf(int sequence, int unit, int row) const {
     const int units_per_head = params_.rows.units_per_head;

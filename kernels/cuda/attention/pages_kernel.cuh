@@ -287,21 +287,18 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
     float* const own = partials + warp_index * kStrideFloats;
     warp.Store({own, own + kTileRows * kRowTiles * kPitch}, kPitch);
   }
-  // What finishing begins with, found out while other warps are still at work.
-  const NumberRange all{0, warp_shared[warp_index].total_numbers};
-  const NumberRange share = block_share(all.end);
-  SequenceStart start{};
-  if (params.finish.arrivals != nullptr && share.begin < share.end) {
-    start = FindSequence(params.batch, params.lists, params.rows.units, share.begin, lane);
-  }
   __syncthreads();
   const auto unit_of = [&](int warp) { return warp_shared[warp].unit; };
-  MergeWarps<kHeadDim, kRowTiles>(partials, kStrideFloats, warps, unit_of, [&](int warp) {
+  MergeWarps<kHeadDim, kRowTiles>(partials, kStrideFloats, unit_of, [&](int warp) {
     return Warp::GlobalSlot(params, static_cast<int64_t>(blockIdx.x) * warps + warp);
   });
-  if (params.finish.arrivals == nullptr || share.begin == share.end) return;
+  if (params.finish.arrivals == nullptr) return;
   __syncthreads();
-  RowFinisher<kHeadDim, kRowTiles, FactsOf(kV).rotated>(params, all, lane).Run(share, start);
+  const NumberRange all{0, warp_shared[warp_index].total_numbers};
+  const NumberRange share = block_share(all.end);
+  if (share.begin == share.end) return;
+  RowFinisher<kHeadDim, kRowTiles, FactsOf(kV).rotated>(params, all, lane)
+      .Run(share, warp_shared[0].place.sought);
 }
 
 }  // namespace turbokv::cuda

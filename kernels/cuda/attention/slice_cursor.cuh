@@ -10,6 +10,7 @@ struct CursorPlace {
   int page_ids[kWarpLanes];      // of 32 entries of the table, from window_begin on
   int page_indices[kWarpLanes];  // only of lists
   int window_begin;
+  SequenceStart sought;  // the sequence of the share's first number
   int sequence;
   int unit;   // of the sequence
   int begin;  // entries of the sequence that are worked on
@@ -27,6 +28,7 @@ class SliceCursor {
   TURBOKV_DEVICE int Seek(int number) {
     const int units = params_.rows.units;
     const SequenceStart start = FindSequence(params_.batch, params_.lists, units, number, lane_);
+    if (lane_ == 0) place_.sought = start;
     const PageRange pages = ListedPages(params_.batch, params_.lists, start.sequence);
     const int offset = number - start.first_number;
     const int unit_numbers = UnitNumbers(pages.end - pages.begin);
