@@ -14,7 +14,7 @@ namespace turbokv::cuda {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr int kSequencesAPrepareBlock = 8;
+constexpr int kWarpThreads = 32;
 
 // One call: parameters of every kernel, and their launches.
 class AttentionCall {
@@ -100,7 +100,19 @@ class AttentionCall {
     params.scale = arguments_.softmax_scale * kLog2E;
     params.query_blocks = Workspace<void>(plan_.query_blocks_offset);
     params.finish = Finish();
-    int64_t blocks = QueryBlocks();
+    params.forms = plan_.query_forms;
+    if (arguments_.tail_tokens != nullptr) {
+      params.forms |= plan_.config.tail_type == ValueType::kFp16 ? kFp16Q : kBf16Q;
+    }
+    LaunchShape kernel = plan_.fixed.prepare;
+    int tiles = kMostPrepareTiles;
+    // A block of the pages kernel needs a multiprocessor for itself: leave it half of them.
+    if (QueryBlocks() <= plan_.blocks / 2) {
+      kernel.threads /= tiles;
+      kernel.shared_bytes /= tiles;
+      tiles = 1;
+    }
+    int64_t blocks = (QueryBlocks() + tiles - 1) / tiles;
     if (HasLists()) {
       params.block_tables = arguments_.block_tables;
       params.page_pools = arguments_.page_pools;
@@ -108,9 +120,10 @@ class AttentionCall {
       params.list_ids = Workspace<int32_t>(plan_.list_ids_offset);
       params.list_indices = Workspace<int32_t>(plan_.list_indices_offset);
       params.list_counts = Workspace<int32_t>(plan_.list_counts_offset);
-      blocks += (batch_.batch + kSequencesAPrepareBlock - 1) / kSequencesAPrepareBlock;
+      const int warps = kernel.threads / kWarpThreads;
+      blocks += (batch_.batch + warps - 1) / warps;
     }
-    return Launch(plan_.fixed.prepare, blocks, false, params, "attention prepare kernel");
+    return Launch(kernel, blocks, false, params, "attention prepare kernel");
   }
 
   int64_t QueryBlocks() const {

@@ -5,6 +5,9 @@
 
 namespace turbokv::cuda {
 
+// The prepare kernel's thread blocks work on one query block, or on so many.
+inline constexpr int kMostPrepareTiles = 4;
+
 // What all kernels of one call know about the batch.
 struct BatchParams {
   int batch;
@@ -55,6 +58,7 @@ struct PrepareParams {
   const void* q;       // [batch][queries][kv_heads x group][head_dim]
   int value_type;      // of q: ValueType
   float scale;         // softmax_scale x log2(e)
+  int forms;           // QueryForm bits: those that are wanted
   void* query_blocks;  // QueryBlock<head_dim> [batch][kv_heads][tiles_per_head]
   // Of batches with several pools; page_pools is null otherwise.
   const int32_t* block_tables;

@@ -231,6 +231,8 @@ absl::StatusOr<AttentionPlan> PlanAttention(const AttentionConfig& config) {
     TURBOKV_RETURN_IF_ERROR(AllowSharedMemory(pool->kernel));
     TURBOKV_ASSIGN_OR_RETURN(const bool waits, WaitsByItself(pool->kernel));
     plan.dependent_launches = plan.dependent_launches && waits;
+    plan.query_forms |= QueryFormOf(config.pools[i].k_codec);
+    if (config.pools[i].k_mean) plan.query_forms |= kFp16Q;
     plan.pools.push_back(*std::move(pool));
   }
   TURBOKV_RETURN_IF_ERROR(AllowSharedMemory(plan.fixed.prepare));
