@@ -113,8 +113,8 @@ class AttentionCall {
       tiles = 1;
     }
     int64_t blocks = (QueryBlocks() + tiles - 1) / tiles;
+    params.block_tables = arguments_.block_tables;
     if (HasLists()) {
-      params.block_tables = arguments_.block_tables;
       params.page_pools = arguments_.page_pools;
       params.pools = static_cast<int>(plan_.pools.size());
       params.list_ids = Workspace<int32_t>(plan_.list_ids_offset);

@@ -60,8 +60,8 @@ struct PrepareParams {
   float scale;         // softmax_scale x log2(e)
   int forms;           // QueryForm bits: those that are wanted
   void* query_blocks;  // QueryBlock<head_dim> [batch][kv_heads][tiles_per_head]
-  // Of batches with several pools; page_pools is null otherwise.
   const int32_t* block_tables;
+  // Of batches with several pools; null otherwise.
   const uint8_t* page_pools;
   int pools;
   int32_t* list_ids;      // [pools][batch][max_pages]

@@ -207,12 +207,23 @@ TURBOKV_DEVICE void ListPages(const PrepareParams& params, int sequence, int lan
   }
 }
 
+// Every warp of the pages kernel begins with an entry of the block tables, and cannot fetch before
+// it knows it. Wide tables are mostly unused; their first lines will do.
+TURBOKV_DEVICE void PrefetchTables(const PrepareParams& params) {
+  constexpr int64_t kLineEntries = 32;
+  constexpr int64_t kMostEntries = 1 << 16;
+  const int64_t entries = min(int64_t{params.batch.batch} * params.batch.max_pages, kMostEntries);
+  const int64_t entry = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kLineEntries;
+  if (entry < entries) PrefetchLine(params.block_tables + entry);
+}
+
 // Thread blocks of 1 to kMostPrepareTiles times kPrepareThreads threads: so many as query blocks
 // need, then (with several pools) a warp for each sequence. Shared memory: query blocks of the
 // thread block.
 template <int kHeadDim>
 TURBOKV_DEVICE void Prepare(const PrepareParams& params, uint8_t* shared) {
   LetNextKernelLaunch();
+  PrefetchTables(params);
   const RowParams& rows = params.rows;
   const int64_t query_blocks = static_cast<int64_t>(params.batch.batch) * rows.kv_heads *
                                rows.units_per_head * rows.row_tiles;

@@ -142,6 +142,13 @@ TURBOKV_DEVICE void MultiplyHalf(float (&c)[4], const Words4& a, uint32_t b0, ui
   }
 }
 
+// --- Memory -------------------------------------------------------------------------------------
+
+// Begins to read a line of global memory into the L2 cache.
+TURBOKV_DEVICE void PrefetchLine(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
+}
+
 // --- Between thread blocks ----------------------------------------------------------------------
 
 // Adds 1 to a counter that the grid's threads share and returns what it was. Who sees the sum also
