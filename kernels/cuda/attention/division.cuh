@@ -56,26 +56,23 @@ struct UnitDivision {
   TURBOKV_HOST_DEVICE int FirstBlock() const { return all.PartOf(own.begin, blocks); }
   TURBOKV_HOST_DEVICE int LastBlock() const { return all.PartOf(own.end - 1, blocks); }
 
-  // The slot of a block from FirstBlock to LastBlock, or kNoSlot.
-  TURBOKV_HOST_DEVICE int BlockSlot(int block) const {
-    // The block's first warp with a slice of this unit leads, unless it went on to another.
+  // Places where partial results of the unit may be.
+  TURBOKV_HOST_DEVICE int Places() const { return LastBlock() - FirstBlock() + 2; }
+
+  // The slot of a place, or kNoSlot if there is nothing. Places are the blocks, then the warp that
+  // has the unit's last slice, should it go on to another unit.
+  TURBOKV_HOST_DEVICE int Slot(int place) const {
+    const int last_block = LastBlock();
+    const int place_block = FirstBlock() + place;
+    const bool is_warp = place_block > last_block;
+    const int block = is_warp ? last_block : place_block;
     const NumberRange share = all.Part(block, blocks);
+    // The block's first warp with a slice of this unit leads, unless it went on.
     const int first = own.begin > share.begin ? own.begin : share.begin;
-    const int leader = share.PartOf(first, warps);
-    return WentOn(share.Part(leader, warps)) ? kNoSlot : block * warps + leader;
-  }
-
-  // The slot of a warp that went on to another unit, or kNoSlot.
-  TURBOKV_HOST_DEVICE int LastSlot() const {
-    const NumberRange share = all.Part(LastBlock(), blocks);
-    const int warp = share.PartOf(own.end - 1, warps);
-    return WentOn(share.Part(warp, warps)) ? blocks * warps + unit : kNoSlot;
-  }
-
- private:
-  // Whether a warp with this share, which has a slice of the unit, has one of the next unit too.
-  TURBOKV_HOST_DEVICE bool WentOn(const NumberRange& share) const {
-    return share.end > own.end + kUnitOverhead;
+    const int warp = share.PartOf(is_warp ? own.end - 1 : first, warps);
+    const bool went_on = share.Part(warp, warps).end > own.end + kUnitOverhead;
+    if (went_on != is_warp) return kNoSlot;
+    return is_warp ? blocks * warps + unit : block * warps + warp;
   }
 };
 

@@ -58,7 +58,7 @@ class RowFinisher {
  private:
   static constexpr int kRows = kTileRows * kRowTiles;
   static constexpr int kCount = kHeadDim / kWarpLanes;
-  static constexpr int kAtOnce = 64 / kCount;
+  static constexpr int kAtOnce = 48 / kCount;
 
   TURBOKV_DEVICE RowPlace PlaceOf(int sequence, int unit, int row) const {
     const int units_per_head = params_.rows.units_per_head;
@@ -84,63 +84,51 @@ class RowFinisher {
 
   TURBOKV_DEVICE void Finish(const UnitDivision& division, const RowPlace& place, int row) const {
     RowSums<kHeadDim> sums;
-    const int first_block = division.FirstBlock();
-    const int blocks = division.LastBlock() + 1 - first_block;
-    for (int first = 0; first <= blocks; first += kWarpLanes) {
-      const int index = first + lane_;
-      const int slot = index < blocks    ? division.BlockSlot(first_block + index)
-                       : index == blocks ? division.LastSlot()
-                                         : kNoSlot;
-      AddSlots(slot, row, sums);
+    const int places = division.Places();
+    for (int first = 0; first < places; first += kWarpLanes) {
+      const int place = first + lane_;
+      AddSlots(place < places ? division.Slot(place) : kNoSlot, min(places - first, kWarpLanes),
+               row, sums);
     }
     if constexpr (kRotated) RotateHead<kHeadDim, true>(sums.values, lane_);
     StoreRow(params_.finish.output, params_.rows, params_.batch.queries, place, sums, lane_);
   }
 
-  // The partial results in the lanes' slots, in the order of lanes.
-  TURBOKV_DEVICE void AddSlots(int slot, int row, RowSums<kHeadDim>& sums) const {
-    const int64_t index = int64_t{slot} * kRows + row;
+  // The partial results in the slots of the first `count` lanes, in their order.
+  TURBOKV_DEVICE void AddSlots(int slot, int count, int row, RowSums<kHeadDim>& sums) const {
     float2 stats{kNoScore, 0.0f};
     if (slot != kNoSlot) {
+      const int64_t index = int64_t{slot} * kRows + row;
       stats = *reinterpret_cast<const float2*>(params_.partial_stats + 2 * index);
     }
-    unsigned left = __ballot_sync(~0u, slot != kNoSlot);
-    float values[kAtOnce][kCount];
-    unsigned lanes = LoadSome(slot, row, left, values);
-    sums.RaiseLargest(fmaxf(sums.largest, WarpMax(stats.x)));
-    const float factor = Exp2(stats.x - sums.largest);
-    sums.sum += WarpSum(factor * stats.y);
-    while (true) {
+    float factor = 0.0f;
+#pragma unroll 1
+    for (int begin = 0; begin < count; begin += kAtOnce) {
+      float values[kAtOnce][kCount];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        if (lanes == 0) break;
-        const float own = __shfl_sync(~0u, factor, __ffs(lanes) - 1);
-        lanes &= lanes - 1;
+        int64_t source = __shfl_sync(~0u, slot, (begin + i) % kWarpLanes);
+        if (begin + i >= count) source = kNoSlot;
+        const float* const from = params_.partial_values + (source * kRows + row) * kHeadDim;
+#pragma unroll
+        for (int c = 0; c < kCount; ++c) {
+          values[i][c] = source != kNoSlot ? from[kWarpLanes * c + lane_] : 0.0f;
+        }
+      }
+      if (begin == 0) {  // only now, so that the loads are on their way together
+        sums.RaiseLargest(fmaxf(sums.largest, WarpMax(stats.x)));
+        factor = slot != kNoSlot ? Exp2(stats.x - sums.largest) : 0.0f;
+        sums.sum += WarpSum(factor * stats.y);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const float own = __shfl_sync(~0u, factor, (begin + i) % kWarpLanes);
 #pragma unroll
         for (int c = 0; c < kCount; ++c) {
           sums.values[c] = __fmaf_rn(values[i][c], own, sums.values[c]);
         }
       }
-      if (left == 0) return;
-      lanes = LoadSome(slot, row, left, values);
     }
-  }
-
-  // The values in the slots of up to kAtOnce lanes of `left`, which are taken out of it and
-  // returned.
-  TURBOKV_DEVICE unsigned LoadSome(int slot, int row, unsigned& left,
-                                   float (&values)[kAtOnce][kCount]) const {
-    const unsigned before = left;
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (left == 0) break;
-      const int64_t source = __shfl_sync(~0u, slot, __ffs(left) - 1);
-      left &= left - 1;
-      const float* const from = params_.partial_values + (source * kRows + row) * kHeadDim;
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) values[i][c] = from[kWarpLanes * c + lane_];
-    }
-    return before ^ left;
   }
 
   const PagesParams& params_;

@@ -7,7 +7,7 @@ namespace turbokv::cuda {
 namespace {
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMostPrepareTiles* kPrepareThreads)
+__global__ void __launch_bounds__(kMostPrepareTiles* kPrepareThreads, 1)
     PrepareKernel(const __grid_constant__ PrepareParams params) {
   extern __shared__ __align__(16) uint8_t shared[];
   Prepare<kHeadDim>(params, shared);

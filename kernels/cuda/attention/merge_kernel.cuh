@@ -128,38 +128,33 @@ class MergeBlock {
     return {{0, total}, {first, first + count}, sequence_ * units + unit, pool.blocks, pool.warps};
   }
 
-  // One slot a lane, of thread blocks `first` and after it.
+  // One slot a lane, of places `first` and after it.
   TURBOKV_DEVICE int FindSlot(const UnitDivision& division, int first) const {
-    const int block = first + lane_;
-    return block > division.LastBlock() ? kNoSlot : division.BlockSlot(block);
+    const int place = first + lane_;
+    return place < division.Places() ? division.Slot(place) : kNoSlot;
   }
 
   // Everything that can be known before the pages kernel has ended is found out before: the slots
-  // of a plain table's first 32 thread blocks.
+  // of a plain table's first 32 places.
   TURBOKV_DEVICE void AddPools() {
     const bool early = params_.partials[0].lists.counts == nullptr;
-    UnitDivision division{};
+    int places = 0;
     int slot = kNoSlot;
-    int last_slot = kNoSlot;
     const auto find = [&](const PoolPartials& pool) {
-      division = Divide(pool);
-      if (division.empty()) return;
-      slot = FindSlot(division, division.FirstBlock());
-      last_slot = lane_ == 0 ? division.LastSlot() : kNoSlot;
+      const UnitDivision division = Divide(pool);
+      places = division.empty() ? 0 : division.Places();
+      if (places > 0) slot = FindSlot(division, 0);
     };
     if (early) find(params_.partials[0]);
     WaitForEarlierKernels();
     for (int i = 0; i < params_.pools; ++i) {
       const PoolPartials& pool = params_.partials[i];
       if (!early) find(pool);
-      if (division.empty()) continue;
+      if (places == 0) continue;
       AddSlots(pool, slot);
-      const int last_block = division.LastBlock();
-      for (int first = division.FirstBlock() + kWarpLanes; first <= last_block;
-           first += kWarpLanes) {
-        AddSlots(pool, FindSlot(division, first));
+      for (int first = kWarpLanes; first < places; first += kWarpLanes) {
+        AddSlots(pool, FindSlot(Divide(pool), first));  // seldom: divided again to save registers
       }
-      AddSlots(pool, last_slot);
     }
   }
 

@@ -173,10 +173,7 @@ void ExpectComplete(const Batch& batch, int blocks, int warps) {
       found += partial->second.second;
       ++slots;
     };
-    for (int block = division.FirstBlock(); block <= division.LastBlock(); ++block) {
-      look(division.BlockSlot(block));
-    }
-    look(division.LastSlot());
+    for (int place = 0; place < division.Places(); ++place) look(division.Slot(place));
     EXPECT_EQ(found, count) << "unit " << unit;
   }
   for (int block = 0; block < blocks; ++block) ExpectUnitsOfBlock(batch, work, all, block, blocks);
