@@ -3,7 +3,9 @@
 // Every warp works for itself: it walks through its share of slices (schedule.cuh), with one slot
 // in shared memory for the K half of a slice and one for the V half. While it works on one, the
 // other is being fetched. When its unit ends before its share does, it writes the partial result of
-// that unit; what it holds at the end is first merged with that of the block's other warps.
+// that unit; what it holds at the end is first merged with that of the block's other warps. Calls
+// without a merge kernel have their rows finished by the block that is the last to come to them
+// (finish_rows.cuh).
 #pragma once
 
 #include "kernels/cuda/attention/finish_rows.cuh"
