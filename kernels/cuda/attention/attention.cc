@@ -14,7 +14,7 @@ namespace turbokv::cuda {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634f;
-constexpr int kSequencesAPrepareBlock = 8;
+constexpr int kWarpThreads = 32;
 
 // One call: parameters of every kernel, and their launches.
 class AttentionCall {
@@ -38,10 +38,27 @@ class AttentionCall {
     for (size_t pool = 0; pool < plan_.pools.size(); ++pool) {
       TURBOKV_RETURN_IF_ERROR(LaunchPages(pool));
     }
-    return LaunchMerge();
+    return FinishesInPages() ? absl::OkStatus() : LaunchMerge();
   }
 
  private:
+  // Whether the pages kernel gives results itself, which saves a kernel's launch, but leaves rows
+  // of many short sequences to few thread blocks.
+  bool FinishesInPages() const {
+    constexpr int kMostUnitsABlock = 4;
+    return !HasLists() && arguments_.tail_tokens == nullptr &&
+           int64_t{batch_.batch} * plan_.rows.units <= int64_t{kMostUnitsABlock} * plan_.blocks;
+  }
+
+  OutputParams Output() const {
+    return {arguments_.out, static_cast<int>(plan_.config.value_type), arguments_.lse,
+            arguments_.sink_logits};
+  }
+  FinishParams Finish() const {
+    if (!FinishesInPages()) return {};
+    return {Workspace<int>(plan_.arrivals_offset), Output()};
+  }
+
   template <typename T>
   T* Workspace(size_t offset) const {
     return reinterpret_cast<T*>(workspace_ + offset);
@@ -82,17 +99,31 @@ class AttentionCall {
     params.value_type = static_cast<int>(plan_.config.value_type);
     params.scale = arguments_.softmax_scale * kLog2E;
     params.query_blocks = Workspace<void>(plan_.query_blocks_offset);
-    int64_t blocks = QueryBlocks();
+    params.finish = Finish();
+    params.forms = plan_.query_forms;
+    if (arguments_.tail_tokens != nullptr) {
+      params.forms |= plan_.config.tail_type == ValueType::kFp16 ? kFp16Q : kBf16Q;
+    }
+    LaunchShape kernel = plan_.fixed.prepare;
+    int tiles = kMostPrepareTiles;
+    // A block of the pages kernel needs a multiprocessor for itself: leave it half of them.
+    if (QueryBlocks() <= plan_.blocks / 2) {
+      kernel.threads /= tiles;
+      kernel.shared_bytes /= tiles;
+      tiles = 1;
+    }
+    int64_t blocks = (QueryBlocks() + tiles - 1) / tiles;
+    params.block_tables = arguments_.block_tables;
     if (HasLists()) {
-      params.block_tables = arguments_.block_tables;
       params.page_pools = arguments_.page_pools;
       params.pools = static_cast<int>(plan_.pools.size());
       params.list_ids = Workspace<int32_t>(plan_.list_ids_offset);
       params.list_indices = Workspace<int32_t>(plan_.list_indices_offset);
       params.list_counts = Workspace<int32_t>(plan_.list_counts_offset);
-      blocks += (batch_.batch + kSequencesAPrepareBlock - 1) / kSequencesAPrepareBlock;
+      const int warps = kernel.threads / kWarpThreads;
+      blocks += (batch_.batch + warps - 1) / warps;
     }
-    return Launch(plan_.fixed.prepare, blocks, false, params, "attention prepare kernel");
+    return Launch(kernel, blocks, false, params, "attention prepare kernel");
   }
 
   int64_t QueryBlocks() const {
@@ -116,6 +147,7 @@ class AttentionCall {
     params.query_blocks = Workspace<void>(plan_.query_blocks_offset);
     params.partial_values = Workspace<float>(pool.values_offset);
     params.partial_stats = Workspace<float>(pool.stats_offset);
+    params.finish = Finish();
     return Launch(pool.kernel, plan_.blocks, true, params, "attention pages kernel");
   }
 
@@ -138,10 +170,7 @@ class AttentionCall {
                             plan_.blocks,
                             pool.v_rotated};
     }
-    params.sink_logits = arguments_.sink_logits;
-    params.out = arguments_.out;
-    params.value_type = static_cast<int>(plan_.config.value_type);
-    params.lse = arguments_.lse;
+    params.output = Output();
     return Launch(MergeKernel(), QueryBlocks(), true, params, "attention merge kernel");
   }
 

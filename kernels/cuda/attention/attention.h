@@ -35,7 +35,7 @@ struct AttentionConfig {
   ValueType value_type = ValueType::kBf16;  // of q and out
   ValueType tail_type = ValueType::kBf16;   // bf16 or fp16
   // Thread blocks of the pages kernel; 0: one a multiprocessor. The result is deterministic for a
-  // given number, and differs by rounding between numbers.
+  // given number and batch, and differs by rounding between numbers.
   int blocks = 0;
 };
 

@@ -7,7 +7,7 @@ namespace turbokv::cuda {
 namespace {
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kPrepareThreads)
+__global__ void __launch_bounds__(kMostPrepareTiles* kPrepareThreads, 1)
     PrepareKernel(const __grid_constant__ PrepareParams params) {
   extern __shared__ __align__(16) uint8_t shared[];
   Prepare<kHeadDim>(params, shared);
@@ -30,8 +30,9 @@ LaunchShape Merge() {
 template <int kHeadDim>
 FixedKernels Kernels() {
   FixedKernels kernels;
-  kernels.prepare = {reinterpret_cast<const void*>(PrepareKernel<kHeadDim>), kPrepareThreads,
-                     sizeof(QueryBlock<kHeadDim>)};
+  kernels.prepare = {reinterpret_cast<const void*>(PrepareKernel<kHeadDim>),
+                     kMostPrepareTiles * kPrepareThreads,
+                     kMostPrepareTiles * sizeof(QueryBlock<kHeadDim>)};
   kernels.merge = Merge<kHeadDim, TailKind::kNone>();
   kernels.merge_bf16_tail = Merge<kHeadDim, TailKind::kBf16>();
   kernels.merge_fp16_tail = Merge<kHeadDim, TailKind::kFp16>();

@@ -12,8 +12,8 @@ struct LaunchShape {
 };
 
 struct FixedKernels {
-  LaunchShape prepare;
-  LaunchShape merge;  // without a tail
+  LaunchShape prepare;  // for kMostPrepareTiles query blocks
+  LaunchShape merge;    // without a tail
   LaunchShape merge_bf16_tail;
   LaunchShape merge_fp16_tail;
   size_t query_block_bytes = 0;  // of eight rows

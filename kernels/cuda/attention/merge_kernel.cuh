@@ -9,8 +9,6 @@
 
 namespace turbokv::cuda {
 
-inline constexpr int kNoSlot = -1;
-
 constexpr int MergeThreads(int head_dim) { return 2 * head_dim; }
 // Thread blocks a multiprocessor: without tails there is little to hold, and much latency to hide.
 constexpr int MergeBlocks(int head_dim, bool has_tail) { return (has_tail ? 256 : 384) / head_dim; }
@@ -119,72 +117,44 @@ class MergeBlock {
     }
   }
 
-  // The slices of this unit, and how all are divided, as the pages kernel divided them.
-  struct Division {
-    SliceRange all;
-    SliceRange own;
-    int unit;
-
-    TURBOKV_DEVICE bool empty() const { return own.begin == own.end; }
-  };
-
-  TURBOKV_DEVICE Division Divide(const PoolPartials& pool) const {
+  TURBOKV_DEVICE UnitDivision Divide(const PoolPartials& pool) const {
     const int units = params_.rows.units;
-    const int total = TotalSlices(params_.batch, pool.lists, units, lane_);
-    const int before = SlicesBefore(params_.batch, pool.lists, units, sequence_, lane_);
+    const int total = TotalNumbers(params_.batch, pool.lists, units, lane_);
+    const int before = NumbersBefore(params_.batch, pool.lists, units, sequence_, lane_);
     const PageRange pages = ListedPages(params_.batch, pool.lists, sequence_);
     const int count = pages.end - pages.begin;
     const int unit = head_ * params_.rows.units_per_head + tile_ / params_.rows.row_tiles;
-    return {
-        {0, total}, {before + unit * count, before + (unit + 1) * count}, sequence_ * units + unit};
+    const int first = before + unit * UnitNumbers(count) + kUnitOverhead;
+    return {{0, total}, {first, first + count}, sequence_ * units + unit, pool.blocks, pool.warps};
   }
 
-  // One slot a lane, of thread blocks `first` and after it.
-  TURBOKV_DEVICE int FindSlot(const PoolPartials& pool, const Division& division, int first) const {
-    const int block = first + lane_;
-    if (block > division.all.PartOf(division.own.end - 1, pool.blocks)) return kNoSlot;
-    // The block's first warp with a slice of this unit leads, unless it went on to another.
-    const SliceRange share = division.all.Part(block, pool.blocks);
-    const int leader = share.PartOf(max(division.own.begin, share.begin), pool.warps);
-    const bool went_on = share.Part(leader, pool.warps).end > division.own.end;
-    return went_on ? kNoSlot : block * pool.warps + leader;
-  }
-
-  // The slot of a warp that went on to another unit, in lane 0.
-  TURBOKV_DEVICE int FindLastSlot(const PoolPartials& pool, const Division& division) const {
-    const int last = division.own.end - 1;
-    const SliceRange share = division.all.Part(division.all.PartOf(last, pool.blocks), pool.blocks);
-    const int warp = share.PartOf(last, pool.warps);
-    const bool went_on = share.Part(warp, pool.warps).end > division.own.end;
-    return went_on && lane_ == 0 ? pool.blocks * pool.warps + division.unit : kNoSlot;
+  // One slot a lane, of places `first` and after it.
+  TURBOKV_DEVICE int FindSlot(const UnitDivision& division, int first) const {
+    const int place = first + lane_;
+    return place < division.Places() ? division.Slot(place) : kNoSlot;
   }
 
   // Everything that can be known before the pages kernel has ended is found out before: the slots
-  // of a plain table's first 32 thread blocks.
+  // of a plain table's first 32 places.
   TURBOKV_DEVICE void AddPools() {
     const bool early = params_.partials[0].lists.counts == nullptr;
-    Division division{};
+    int places = 0;
     int slot = kNoSlot;
-    int last_slot = kNoSlot;
     const auto find = [&](const PoolPartials& pool) {
-      division = Divide(pool);
-      if (division.empty()) return;
-      slot = FindSlot(pool, division, division.all.PartOf(division.own.begin, pool.blocks));
-      last_slot = FindLastSlot(pool, division);
+      const UnitDivision division = Divide(pool);
+      places = division.empty() ? 0 : division.Places();
+      if (places > 0) slot = FindSlot(division, 0);
     };
     if (early) find(params_.partials[0]);
     WaitForEarlierKernels();
     for (int i = 0; i < params_.pools; ++i) {
       const PoolPartials& pool = params_.partials[i];
       if (!early) find(pool);
-      if (division.empty()) continue;
+      if (places == 0) continue;
       AddSlots(pool, slot);
-      const int first_block = division.all.PartOf(division.own.begin, pool.blocks);
-      const int last_block = division.all.PartOf(division.own.end - 1, pool.blocks);
-      for (int first = first_block + kWarpLanes; first <= last_block; first += kWarpLanes) {
-        AddSlots(pool, FindSlot(pool, division, first));
+      for (int first = kWarpLanes; first < places; first += kWarpLanes) {
+        AddSlots(pool, FindSlot(Divide(pool), first));  // seldom: divided again to save registers
       }
-      AddSlots(pool, last_slot);
     }
   }
 
@@ -222,10 +192,10 @@ class MergeBlock {
   }
 
   TURBOKV_DEVICE void AddSink() {
-    if (params_.sink_logits == nullptr || Row() >= params_.rows.rows) return;
+    if (params_.output.sink_logits == nullptr || Row() >= params_.rows.rows) return;
     constexpr float kLog2E = 1.4426950408889634f;
     const float zeros[4] = {};
-    gathered_.Add(params_.sink_logits[QueryHead()] * kLog2E, 1.0f, zeros, false);
+    gathered_.Add(params_.output.sink_logits[QueryHead()] * kLog2E, 1.0f, zeros, false);
   }
 
   TURBOKV_DEVICE void Finish() {
@@ -254,12 +224,13 @@ class MergeBlock {
         (static_cast<int64_t>(sequence_) * params_.batch.queries + query) * q_heads + QueryHead();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      StoreValue(params_.out, params_.value_type, out_row * kHeadDim + channel_ + i,
+      StoreValue(params_.output.out, params_.output.value_type, out_row * kHeadDim + channel_ + i,
                  (gathered_.plain[i] + rotated[i]) * inverse);
     }
-    if (channel_ == 0 && params_.lse != nullptr) {
+    if (channel_ == 0 && params_.output.lse != nullptr) {
       constexpr float kLn2 = 0.6931471805599453f;
-      params_.lse[out_row] = empty ? -Infinity() : kLn2 * gathered_.largest + logf(gathered_.sum);
+      params_.output.lse[out_row] =
+          empty ? -Infinity() : kLn2 * gathered_.largest + logf(gathered_.sum);
     }
   }
 

@@ -15,7 +15,7 @@ constexpr int WarpSlotBytes(Codec k, Codec v, int head_dim) {
   return HalfBytes(k, head_dim, IsQuantized(k)) + HalfBytes(v, head_dim, false);
 }
 // What a warp has behind the slots (WarpShared in pages_kernel.cuh).
-inline constexpr int kWarpExtraBytes = 336;
+inline constexpr int kWarpExtraBytes = 352;
 
 constexpr int PagesSharedBytes(Codec k, Codec v, int head_dim, int warps) {
   return warps * (WarpSlotBytes(k, v, head_dim) + kWarpExtraBytes);

@@ -3,9 +3,12 @@
 // Every warp works for itself: it walks through its share of slices (schedule.cuh), with one slot
 // in shared memory for the K half of a slice and one for the V half. While it works on one, the
 // other is being fetched. When its unit ends before its share does, it writes the partial result of
-// that unit; what it holds at the end is first merged with that of the block's other warps.
+// that unit; what it holds at the end is first merged with that of the block's other warps. Calls
+// without a merge kernel have their rows finished by the block that is the last to come to them
+// (finish_rows.cuh).
 #pragma once
 
+#include "kernels/cuda/attention/finish_rows.cuh"
 #include "kernels/cuda/attention/pages_config.cuh"
 #include "kernels/cuda/attention/params.cuh"
 #include "kernels/cuda/attention/partial.cuh"
@@ -25,6 +28,7 @@ struct alignas(16) WarpShared {
   // Pages that every row of the unit sees whole: they need no mask.
   int unmasked_begin;
   int unmasked_end;
+  int total_numbers;  // of the batch (division.cuh)
   const uint8_t* v_data;
 };
 static_assert(sizeof(WarpShared) == kWarpExtraBytes);
@@ -45,17 +49,24 @@ class PagesWarp {
     __syncwarp();
   }
 
-  // Works on slices [share.begin, share.end), which are not none. `waited`: earlier kernels have
-  // already been waited for.
-  TURBOKV_DEVICE void Run(const SliceRange& share, bool waited) {
-    cursor_.Seek(share.begin);
-    FetchKeys();
-    if (!IsSparse()) FetchValues(VData());
+  // Works on the slices of `share`. `waited`: earlier kernels have already been waited for.
+  TURBOKV_DEVICE void Run(const NumberRange& share, bool waited) {
+    ShareWalk walk(share, share.begin < share.end ? cursor_.Seek(share.begin) : 0);
+    if (!walk.done()) {
+      FetchKeys();
+      if (!IsSparse()) FetchValues(VData());
+    }
     if (!waited) WaitForEarlierKernels();
-    LetNextKernelLaunch();
+    if (params_.finish.arrivals == nullptr) LetNextKernelLaunch();
+    if (walk.done()) return;
     EnterUnit();
-    for (int left = share.end - share.begin; left > 0; --left) {
-      if (WorkOnSlice(left > 1)) {
+    while (true) {
+      const bool last_of_unit = cursor_.IsLastOfUnit();
+      const bool more = walk.HasNext(last_of_unit);
+      WorkOnSlice(more);
+      if (!more) return;
+      walk.Advance(last_of_unit);
+      if (last_of_unit) {
         StoreUnit();
         EnterUnit();
       }
@@ -91,9 +102,10 @@ class PagesWarp {
   TURBOKV_DEVICE const uint8_t* VData() const {
     return cursor_.page_bytes() + cursor_.slice_offset() + params_.k_bytes;
   }
-  TURBOKV_DEVICE void FetchValues(const uint8_t* data) {
-    v_slot_.Fetch(lane_, FetchPiece{v_half_, data, HalfBytes(kV, kHeadDim, false)});
+  TURBOKV_DEVICE FetchPiece ValuesAt(const uint8_t* data) const {
+    return {v_half_, data, HalfBytes(kV, kHeadDim, false)};
   }
+  TURBOKV_DEVICE void FetchValues(const uint8_t* data) { v_slot_.Fetch(lane_, ValuesAt(data)); }
 
   TURBOKV_DEVICE const QueryBlock<kHeadDim>* Blocks() const {
     return static_cast<const QueryBlock<kHeadDim>*>(params_.query_blocks) +
@@ -130,8 +142,8 @@ class PagesWarp {
     Store(GlobalSlot(params_, blocks_slots + shared_.unit), kHeadDim);
   }
 
-  // `more`: the share goes on. Returns whether the cursor went on to another unit.
-  TURBOKV_DEVICE bool WorkOnSlice(bool more) {
+  // `more`: another slice follows, to which the cursor goes on.
+  TURBOKV_DEVICE void WorkOnSlice(bool more) {
     TokenValues weights[kRowTiles];
     float scale[kRowTiles];
     float bias[kRowTiles] = {};
@@ -157,16 +169,17 @@ class PagesWarp {
     // Sparse: V is fetched below, when the cursor may have left the slice.
     if (IsSparse() && lane_ == 0) shared_.v_data = VData();
     __syncwarp();
-    bool new_unit = false;
     if (more) {
-      new_unit = cursor_.Advance();
+      cursor_.Advance();
       FetchKeys();
+      // The slot of V is in use for a while yet.
+      if (!IsSparse()) FetchSlot::Announce(lane_, ValuesAt(VData()));
     }
     PageWeights page[kRowTiles];
     const bool any = Softmax(page_index, scale, bias, weights, page);
     ScaleValues(page);
     if (IsSparse()) {
-      if (!any) return new_unit;
+      if (!any) return;
       FetchValues(shared_.v_data);
     }
     v_slot_.Wait(more && !IsSparse());
@@ -174,7 +187,6 @@ class PagesWarp {
                                            values_);
     __syncwarp();
     if (more && !IsSparse()) FetchValues(VData());
-    return new_unit;
   }
 
   // Turns scores into weights; returns whether any row has one that is not dropped.
@@ -263,14 +275,12 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
   // Lists are made by the prepare kernel; plain tables are there already.
   const bool wait_first = params.lists.counts != nullptr;
   if (wait_first) WaitForEarlierKernels();
-  const int total = TotalSlices(params.batch, params.lists, params.rows.units, lane);
-  const SliceRange share = SliceRange{0, total}.Part(blockIdx.x, gridDim.x).Part(warp_index, warps);
-  if (share.begin < share.end) {
-    warp.Run(share, wait_first);
-  } else {
-    if (!wait_first) WaitForEarlierKernels();
-    LetNextKernelLaunch();
-  }
+  const int total = TotalNumbers(params.batch, params.lists, params.rows.units, lane);
+  if (lane == 0) warp_shared[warp_index].total_numbers = total;
+  const auto block_share = [&](int numbers) {
+    return NumberRange{0, numbers}.Part(blockIdx.x, gridDim.x);
+  };
+  warp.Run(block_share(total).Part(warp_index, warps), wait_first);
 
   // The slots are free now: partial results take their place.
   warp.Close();
@@ -284,9 +294,16 @@ TURBOKV_DEVICE void AttendPages(const PagesParams& params, uint8_t* shared) {
   }
   __syncthreads();
   const auto unit_of = [&](int warp) { return warp_shared[warp].unit; };
-  MergeWarps<kHeadDim, kRowTiles>(partials, kStrideFloats, warps, unit_of, [&](int warp) {
+  MergeWarps<kHeadDim, kRowTiles>(partials, kStrideFloats, unit_of, [&](int warp) {
     return Warp::GlobalSlot(params, static_cast<int64_t>(blockIdx.x) * warps + warp);
   });
+  if (params.finish.arrivals == nullptr) return;
+  __syncthreads();
+  const NumberRange all{0, warp_shared[warp_index].total_numbers};
+  const NumberRange share = block_share(all.end);
+  if (share.begin == share.end) return;
+  RowFinisher<kHeadDim, kRowTiles, FactsOf(kV).rotated>(params, all, lane)
+      .Run(share, warp_shared[0].place.sought);
 }
 
 }  // namespace turbokv::cuda

@@ -5,6 +5,9 @@
 
 namespace turbokv::cuda {
 
+// The prepare kernel's thread blocks work on one query block, or on so many.
+inline constexpr int kMostPrepareTiles = 4;
+
 // What all kernels of one call know about the batch.
 struct BatchParams {
   int batch;
@@ -35,20 +38,36 @@ struct PageLists {
   const int32_t* counts;        // [batch]; null: every visible page
 };
 
+struct OutputParams {
+  void* out;       // [batch][queries][kv_heads x group][head_dim]
+  int value_type;  // of out: ValueType
+  float* lse;      // null: not wanted
+  const float* sink_logits;
+};
+
+// Of calls without a merge kernel: the thread block that is the last to leave partial results of a
+// row gives the row's result (finish_rows.cuh).
+struct FinishParams {
+  int* arrivals;  // [batch][units][8 x row_tiles], made 0 by the prepare kernel; null: merge kernel
+  OutputParams output;
+};
+
 struct PrepareParams {
   BatchParams batch;
   RowParams rows;
   const void* q;       // [batch][queries][kv_heads x group][head_dim]
   int value_type;      // of q: ValueType
   float scale;         // softmax_scale x log2(e)
+  int forms;           // QueryForm bits: those that are wanted
   void* query_blocks;  // QueryBlock<head_dim> [batch][kv_heads][tiles_per_head]
-  // Of batches with several pools; page_pools is null otherwise.
   const int32_t* block_tables;
+  // Of batches with several pools; null otherwise.
   const uint8_t* page_pools;
   int pools;
   int32_t* list_ids;      // [pools][batch][max_pages]
   int32_t* list_indices;  // likewise
   int32_t* list_counts;   // [pools][batch]
+  FinishParams finish;
 };
 
 struct PagesParams {
@@ -66,6 +85,7 @@ struct PagesParams {
   // Partial results, 8 x row_tiles rows each: [blocks][warps], then [batch][units].
   float* partial_values;  // [rows][head_dim]
   float* partial_stats;   // [rows][2]: largest score, sum of exp2(score - largest)
+  FinishParams finish;
 };
 
 struct TailParams {
@@ -97,10 +117,7 @@ struct MergeParams {
   const void* query_blocks;
   int pools;
   PoolPartials partials[kMaxMergedPools];
-  const float* sink_logits;
-  void* out;
-  int value_type;  // of out
-  float* lse;
+  OutputParams output;
 };
 
 }  // namespace turbokv::cuda

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/cuda/attention/values.cuh"
+#include "kernels/cuda/primitives/warp_reduce.cuh"
 
 namespace turbokv::cuda {
 
@@ -55,50 +56,57 @@ TURBOKV_DEVICE void StorePartial(const PartialSlot& slot, int pitch,
 
 // Merges the partial results of the block's warps, which lie in shared memory `stride_floats`
 // apart. Warps have consecutive shares, so those with the same unit stand together, but for warps
-// without any (unit < 0). Each run's result goes to the slot of its first warp. Call by all threads
-// of the block.
+// without any (unit < 0). Each run's result goes to the slot of its first warp. Every row is added
+// up by one warp. Call by all threads of the block, 32 warps at most.
 template <int kHeadDim, int kRowTiles, typename UnitOf, typename SlotOf>
-TURBOKV_DEVICE void MergeWarps(float* shared, int stride_floats, int warps, const UnitOf& unit_of,
+TURBOKV_DEVICE void MergeWarps(const float* shared, int stride_floats, const UnitOf& unit_of,
                                const SlotOf& slot_of) {
   constexpr int kRows = kTileRows * kRowTiles;
   constexpr int kPitch = kHeadDim + kSharedRowPadding;
-  float* const stats = shared + kRows * kPitch;
-  for (int first = 0; first < warps;) {
-    const int unit = unit_of(first);
-    int last = first + 1;
-    while (last < warps && (unit_of(last) == unit || unit_of(last) < 0)) ++last;
-    if (unit >= 0) {
-      const PartialSlot to = slot_of(first);
-      // The largest score becomes the factor of the warp's values; absent warps get none.
-      for (int row = threadIdx.x; row < kRows; row += blockDim.x) {
-        float largest = kNoScore;
-        for (int warp = first; warp < last; ++warp) {
-          if (unit_of(warp) == unit) {
-            largest = fmaxf(largest, stats[warp * stride_floats + 2 * row]);
-          }
+  constexpr int kCount = kHeadDim / kWarpLanes;
+  const int warps = blockDim.x / kWarpLanes;
+  const int lane = threadIdx.x % kWarpLanes;
+  const float* const stats = shared + kRows * kPitch;
+  int row = threadIdx.x / kWarpLanes;  // the warp's first of the run
+  const int unit = lane < warps ? unit_of(lane) : -1;
+  unsigned left = __ballot_sync(~0u, unit >= 0);  // a lane for each of the block's warps
+  while (left != 0) {
+    const int first = __ffs(left) - 1;
+    const bool is_in_run = __shfl_sync(~0u, unit, first) == unit;
+    const unsigned run = __ballot_sync(~0u, is_in_run);
+    const int last = kWarpLanes - 1 - __clz(static_cast<int>(run));
+    left &= ~run;
+    const PartialSlot to = slot_of(first);
+    for (; row < kRows; row += warps) {
+      float2 own{kNoScore, 0.0f};
+      if (is_in_run) {
+        own = *reinterpret_cast<const float2*>(stats + lane * stride_floats + 2 * row);
+      }
+      const float largest = WarpMax(own.x);
+      const float factor = is_in_run ? Exp2(own.x - largest) : 0.0f;
+      const float sum = WarpSum(factor != 0.0f ? own.y * factor : 0.0f);
+      float values[kCount] = {};
+#pragma unroll 4
+      for (int warp = first; warp <= last; ++warp) {
+        const float gain = __shfl_sync(~0u, factor, warp);
+        const float* const from = shared + warp * stride_floats + row * kPitch + lane;
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          // What a warp without the unit has there is no number.
+          const float value = gain != 0.0f ? from[kWarpLanes * i] : 0.0f;
+          values[i] = __fmaf_rn(value, gain, values[i]);
         }
-        float sum = 0.0f;
-        for (int warp = first; warp < last; ++warp) {
-          float* const own = stats + warp * stride_floats + 2 * row;
-          own[0] = unit_of(warp) == unit ? Exp2(own[0] - largest) : 0.0f;
-          if (own[0] != 0.0f) sum = __fmaf_rn(own[1], own[0], sum);
-        }
+      }
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        to.values[row * kHeadDim + kWarpLanes * i + lane] = values[i];
+      }
+      if (lane == 0) {
         to.stats[2 * row] = largest;
         to.stats[2 * row + 1] = sum;
       }
-      __syncthreads();
-      for (int i = threadIdx.x; i < kRows * kHeadDim; i += blockDim.x) {
-        const int row = i / kHeadDim;
-        const float* const values = shared + row * kPitch + i % kHeadDim;
-        float value = 0.0f;
-        for (int warp = first; warp < last; ++warp) {
-          const float factor = stats[warp * stride_floats + 2 * row];
-          if (factor != 0.0f) value = __fmaf_rn(values[warp * stride_floats], factor, value);
-        }
-        to.values[i] = value;
-      }
     }
-    first = last;
+    row = (row - kRows) % warps;
   }
 }
 

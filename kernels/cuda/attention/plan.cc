@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/attention/compiled_pages.h"
+#include "kernels/cuda/attention/division.cuh"
 #include "kernels/cuda/attention/pages_config.cuh"
 #include "kernels/cuda/dispatch/kernel_table.h"
 #include "kernels/cuda/status.h"
@@ -15,8 +16,8 @@ namespace {
 
 constexpr size_t kWorkspaceAlignment = 256;
 constexpr int kWarpThreads = 32;
-// Queries and slices are numbered in 32 bits.
-constexpr int64_t kMaxSlices = int64_t{1} << 31;
+// Queries and slices are numbered in 32 bits (division.cuh).
+constexpr int64_t kMaxNumbers = int64_t{1} << 31;
 
 absl::Status OutOfRange(absl::string_view field, int64_t value, int64_t first, int64_t last) {
   return absl::InvalidArgumentError(
@@ -173,6 +174,7 @@ void PlanWorkspace(AttentionPlan& plan) {
     pool.values_offset = workspace.Add(slots * unit_rows * config.shape.head_dim * sizeof(float));
     pool.stats_offset = workspace.Add(slots * unit_rows * 2 * sizeof(float));
   }
+  if (plan.pools.size() == 1) plan.arrivals_offset = workspace.Add(units * unit_rows * sizeof(int));
   if (plan.pools.size() > 1) {
     const size_t entries =
         plan.pools.size() * static_cast<size_t>(config.max_batch) * config.max_pages;
@@ -208,7 +210,7 @@ absl::StatusOr<AttentionPlan> PlanAttention(const AttentionConfig& config) {
   plan.config = config;
   plan.rows = PlanRows(config);
   plan.fixed = FixedKernelsFor(config.shape.head_dim);
-  if (int64_t{config.max_batch} * plan.rows.units * config.max_pages >= kMaxSlices) {
+  if (int64_t{config.max_batch} * plan.rows.units * UnitNumbers(config.max_pages) >= kMaxNumbers) {
     return absl::InvalidArgumentError(absl::StrCat("max_batch ", config.max_batch, " x max_pages ",
                                                    config.max_pages, " x ", plan.rows.units,
                                                    " KV heads and row tiles is not below 2^31"));
@@ -229,6 +231,8 @@ absl::StatusOr<AttentionPlan> PlanAttention(const AttentionConfig& config) {
     TURBOKV_RETURN_IF_ERROR(AllowSharedMemory(pool->kernel));
     TURBOKV_ASSIGN_OR_RETURN(const bool waits, WaitsByItself(pool->kernel));
     plan.dependent_launches = plan.dependent_launches && waits;
+    plan.query_forms |= QueryFormOf(config.pools[i].k_codec);
+    if (config.pools[i].k_mean) plan.query_forms |= kFp16Q;
     plan.pools.push_back(*std::move(pool));
   }
   TURBOKV_RETURN_IF_ERROR(AllowSharedMemory(plan.fixed.prepare));

@@ -8,6 +8,7 @@
 #include "kernels/cuda/attention/attention.h"
 #include "kernels/cuda/attention/fixed_kernels.h"
 #include "kernels/cuda/attention/params.cuh"
+#include "kernels/cuda/attention/query_forms.cuh"
 
 namespace turbokv::cuda {
 
@@ -27,6 +28,7 @@ struct AttentionPlan {
   bool dependent_launches = false;  // the device overlaps a kernel's start with the last one's end
   int blocks = 0;                   // of a pages kernel
   RowParams rows{};
+  int query_forms = 0;  // QueryForm bits: those that pages want
   FixedKernels fixed;
   std::vector<PoolPlan> pools;
   // Offsets into the workspace; lists only where there are several pools.
@@ -34,6 +36,7 @@ struct AttentionPlan {
   size_t list_ids_offset = 0;
   size_t list_indices_offset = 0;
   size_t list_counts_offset = 0;
+  size_t arrivals_offset = 0;  // only of one pool
   size_t workspace_bytes = 0;
 };
 

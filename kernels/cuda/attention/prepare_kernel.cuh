@@ -1,22 +1,18 @@
-// Writes query blocks, and the lists of pages of a batch with several pools.
+// Writes query blocks, and the lists of pages of a batch with several pools. For a pages kernel
+// that finishes rows itself, it clears the counters and gives the results of sequences without
+// pages.
 #pragma once
 
-#include "kernels/cuda/attention/params.cuh"
 #include "kernels/cuda/attention/query_block.cuh"
+#include "kernels/cuda/attention/row_output.cuh"
 #include "kernels/cuda/attention/schedule.cuh"
 #include "kernels/cuda/primitives/hadamard.cuh"
 #include "kernels/cuda/primitives/value_types.cuh"
+#include "kernels/cuda/primitives/warp_reduce.cuh"
 
 namespace turbokv::cuda {
 
-inline constexpr int kPrepareThreads = kTileRows * kWarpLanes;
-
-TURBOKV_DEVICE float WarpMax(float value) {
-  for (int step = 1; step < kWarpLanes; step *= 2) {
-    value = fmaxf(value, __shfl_xor_sync(~0u, value, step));
-  }
-  return value;
-}
+inline constexpr int kPrepareThreads = kTileRows * kWarpLanes;  // of one query block
 
 // Where channel 32 tile + lane of row `row` stands among the bytes of a tile's fragment: lane
 // 4 row + t holds code (h, i), channel 16 h + 4 t + i.
@@ -82,19 +78,24 @@ class QueryRowWriter {
     }
   }
 
-  TURBOKV_DEVICE void Write(Values& values, const PageRange& visible) {
-    QueryRow row;
+  TURBOKV_DEVICE void Write(Values& values, int forms, const PageRange& visible) {
+    QueryRow row{};
     row.visible_begin = visible.begin;
     row.visible_end = visible.end;
     const float largest = Largest(values);
     // Magnitudes of pairs are below 1024: their products with fp16 stay finite.
     const int exponent = largest > 0.0f ? ilogbf(largest) - 9 : 0;
     row.pair_scale = ScaleByPower(1.0f, exponent);
-    WritePairs<false>(values, ScaleByPower(1.0f, -exponent), block_->fp16);
-    WritePairs<true>(values, ScaleByPower(1.0f, -exponent), block_->bf16);
-    row.plain_scale = WriteIntegers(values, largest, block_->plain, row.rotated_sums);
-    RotateHead<kHeadDim, false>(values, lane_);
-    row.rotated_scale = WriteIntegers(values, Largest(values), block_->rotated, row.rotated_sums);
+    if (forms & kFp16Q) WritePairs<false>(values, ScaleByPower(1.0f, -exponent), block_->fp16);
+    if (forms & kBf16Q) WritePairs<true>(values, ScaleByPower(1.0f, -exponent), block_->bf16);
+    if (forms & kPlainQ) {
+      float unused[2];
+      row.plain_scale = WriteIntegers(values, largest, block_->plain, unused);
+    }
+    if (forms & kRotatedQ) {
+      RotateHead<kHeadDim, false>(values, lane_);
+      row.rotated_scale = WriteIntegers(values, Largest(values), block_->rotated, row.rotated_sums);
+    }
     if (HasNan(values)) {  // integers would hide it
       row.pair_scale = row.plain_scale = row.rotated_scale = __int_as_float(0x7fffffff);
     }
@@ -120,19 +121,28 @@ class QueryRowWriter {
   FragmentPlace place_;
 };
 
-// One thread block a query block. Rows past the last one are zero and see everything, so that they
-// never make a page look partly hidden.
+// No thread block of the pages kernel ever comes to a row of a sequence without pages.
 template <int kHeadDim>
-TURBOKV_DEVICE void PrepareQueries(const PrepareParams& params, int64_t block_index,
-                                   uint8_t* shared) {
-  auto* const block = reinterpret_cast<QueryBlock<kHeadDim>*>(shared);
+TURBOKV_DEVICE void StoreRowWithoutPages(const PrepareParams& params, const RowPlace& place,
+                                         int lane) {
+  const PageRange pages = VisiblePages(params.batch, place.sequence);
+  if (pages.begin < pages.end) return;
+  RowSums<kHeadDim> nothing;
+  StoreRow(params.finish.output, params.rows, params.batch.queries, place, nothing, lane);
+}
+
+// kPrepareThreads threads, of which this is number `thread`. Rows past the last one are zero and
+// see everything, so that they never make a page look partly hidden.
+template <int kHeadDim>
+TURBOKV_DEVICE void PrepareQueries(const PrepareParams& params, int64_t block_index, int thread,
+                                   QueryBlock<kHeadDim>* block) {
   const RowParams& rows = params.rows;
   const int tiles = rows.units_per_head * rows.row_tiles;
   const int tile = static_cast<int>(block_index % tiles);
   const int head = static_cast<int>(block_index / tiles % rows.kv_heads);
   const int sequence = static_cast<int>(block_index / tiles / rows.kv_heads);
-  const int lane = threadIdx.x % kWarpLanes;
-  const int row = kTileRows * tile + threadIdx.x / kWarpLanes;
+  const int lane = thread % kWarpLanes;
+  const int row = kTileRows * tile + thread / kWarpLanes;
 
   float values[kHeadDim / kWarpLanes] = {};
   PageRange visible{0, 0x7fffffff};
@@ -150,12 +160,28 @@ TURBOKV_DEVICE void PrepareQueries(const PrepareParams& params, int64_t block_in
     }
     visible = VisibleTokens(params.batch, QueryPosition(params.batch, sequence, query));
   }
-  QueryRowWriter<kHeadDim>(block, row % kTileRows, lane).Write(values, visible);
-  __syncthreads();
-  auto* const to = static_cast<QueryBlock<kHeadDim>*>(params.query_blocks) + block_index;
-  constexpr int kCount = sizeof(QueryBlock<kHeadDim>) / sizeof(Words4);
-  for (int i = threadIdx.x; i < kCount; i += kPrepareThreads) {
-    reinterpret_cast<Words4*>(to)[i] = reinterpret_cast<const Words4*>(block)[i];
+  if (params.finish.arrivals != nullptr) {
+    if (lane == 0) params.finish.arrivals[block_index * kTileRows + row % kTileRows] = 0;
+    if (row < rows.rows) StoreRowWithoutPages<kHeadDim>(params, {sequence, head, row}, lane);
+  }
+  QueryRowWriter<kHeadDim>(block, row % kTileRows, lane).Write(values, params.forms, visible);
+}
+
+// From shared memory to where other kernels read it, without forms that are not wanted.
+template <int kHeadDim>
+TURBOKV_DEVICE void CopyQueries(const PrepareParams& params, int64_t block_index, int thread,
+                                const QueryBlock<kHeadDim>* block) {
+  using Block = QueryBlock<kHeadDim>;
+  auto* const to = static_cast<Block*>(params.query_blocks) + block_index;
+  constexpr int kCount = sizeof(Block) / sizeof(Words4);
+  constexpr int kFormWords = sizeof(Block::rotated) / sizeof(Words4);  // pairs have twice as many
+  const int forms = params.forms;
+  const int wanted = (forms & (kRotatedQ | kPlainQ)) | (forms & kFp16Q ? 0x0c : 0) |
+                     (forms & kBf16Q ? 0x30 : 0) | 0x40;  // a bit for kFormWords each; the rows
+  for (int i = thread; i < kCount; i += kPrepareThreads) {
+    if ((wanted >> (i / kFormWords)) & 1) {
+      reinterpret_cast<Words4*>(to)[i] = reinterpret_cast<const Words4*>(block)[i];
+    }
   }
 }
 
@@ -181,19 +207,40 @@ TURBOKV_DEVICE void ListPages(const PrepareParams& params, int sequence, int lan
   }
 }
 
-// Grid: a block for each query block, then (with several pools) one for each eight sequences.
-// Shared memory: one query block.
+// Every warp of the pages kernel begins with an entry of the block tables, and cannot fetch before
+// it knows it. Wide tables are mostly unused; their first lines will do.
+TURBOKV_DEVICE void PrefetchTables(const PrepareParams& params) {
+  constexpr int64_t kLineEntries = 32;
+  constexpr int64_t kMostEntries = 1 << 16;
+  const int64_t entries = min(int64_t{params.batch.batch} * params.batch.max_pages, kMostEntries);
+  const int64_t entry = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kLineEntries;
+  if (entry < entries) PrefetchLine(params.block_tables + entry);
+}
+
+// Thread blocks of 1 to kMostPrepareTiles times kPrepareThreads threads: so many as query blocks
+// need, then (with several pools) a warp for each sequence. Shared memory: query blocks of the
+// thread block.
 template <int kHeadDim>
 TURBOKV_DEVICE void Prepare(const PrepareParams& params, uint8_t* shared) {
   LetNextKernelLaunch();
+  PrefetchTables(params);
   const RowParams& rows = params.rows;
   const int64_t query_blocks = static_cast<int64_t>(params.batch.batch) * rows.kv_heads *
                                rows.units_per_head * rows.row_tiles;
-  if (blockIdx.x < query_blocks) {
-    PrepareQueries<kHeadDim>(params, blockIdx.x, shared);
+  const int tiles = blockDim.x / kPrepareThreads;  // of a thread block
+  const int64_t tile_blocks = (query_blocks + tiles - 1) / tiles;
+  if (blockIdx.x < tile_blocks) {
+    const int own = threadIdx.x / kPrepareThreads;
+    const int thread = threadIdx.x % kPrepareThreads;
+    const int64_t index = int64_t{blockIdx.x} * tiles + own;
+    auto* const block = reinterpret_cast<QueryBlock<kHeadDim>*>(shared) + own;
+    if (index < query_blocks) PrepareQueries<kHeadDim>(params, index, thread, block);
+    __syncthreads();
+    if (index < query_blocks) CopyQueries<kHeadDim>(params, index, thread, block);
     return;
   }
-  const int sequence = static_cast<int>(blockIdx.x - query_blocks) * kTileRows +
+  const int warps = blockDim.x / kWarpLanes;
+  const int sequence = static_cast<int>(blockIdx.x - tile_blocks) * warps +
                        static_cast<int>(threadIdx.x) / kWarpLanes;
   if (sequence < params.batch.batch) ListPages(params, sequence, threadIdx.x % kWarpLanes);
 }

@@ -1,7 +1,9 @@
-// Queries as the kernels want them: eight rows of one KV head, in every form that some codec needs,
-// in the order of tensor-core fragments. Written by the prepare kernel, read by all others.
+// Queries as the kernels want them: eight rows of one KV head, in every form that some codec needs
+// (only those that the call needs are written), in the order of tensor-core fragments. Written by
+// the prepare kernel, read by all others.
 #pragma once
 
+#include "kernels/cuda/attention/query_forms.cuh"
 #include "kernels/cuda/primitives/page_format.cuh"
 #include "kernels/cuda/primitives/platform.cuh"
 
@@ -26,7 +28,7 @@ struct QueryBlock {
   Words4 plain[kTiles][kWarpLanes];    // ... of q as given
   Words4 fp16[kTiles][2][kWarpLanes];  // q as a sum of two fp16, per half tile
   Words4 bf16[kTiles][2][kWarpLanes];  // ... of two bf16
-  QueryRow rows[kTileRows];
+  QueryRow rows[kTileRows];            // the prepare kernel copies members by their place
 };
 
 // Scales are at least this, the smallest normal float.

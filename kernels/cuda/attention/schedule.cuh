@@ -1,9 +1,9 @@
-// Who works on what. All slices (sequence, unit, page) are numbered in that order; every thread
-// block takes an equal share of the numbers, and every warp an equal share of its block's. So
-// sequences of any lengths keep all warps equally busy, and nothing has to be planned on the host:
-// lengths may change between replays of a CUDA graph.
+// Who works on what. All slices of the batch are numbered, and the numbers divided (division.cuh).
+// So sequences of any lengths keep all warps equally busy, and nothing has to be planned on the
+// host: lengths may change between replays of a CUDA graph.
 #pragma once
 
+#include "kernels/cuda/attention/division.cuh"
 #include "kernels/cuda/attention/params.cuh"
 #include "kernels/cuda/primitives/page_format.cuh"
 #include "kernels/cuda/primitives/platform.cuh"
@@ -52,39 +52,17 @@ TURBOKV_DEVICE PageRange ListedPages(const BatchParams& batch, const PageLists& 
   return VisiblePages(batch, sequence);
 }
 
-// [begin, end) of the slice numbers, and its division into parts that differ by one at most: the
-// first ones are the longer. There are fewer than 2^31 slices.
-struct SliceRange {
-  int begin;
-  int end;
-
-  TURBOKV_DEVICE SliceRange Part(int index, int count) const {
-    const int size = (end - begin) / count;
-    const int longer = (end - begin) % count;
-    const int first = begin + size * index + min(index, longer);
-    return {first, first + size + (index < longer ? 1 : 0)};
-  }
-  // Which of `count` parts holds `slice`.
-  TURBOKV_DEVICE int PartOf(int slice, int count) const {
-    const int size = (end - begin) / count;
-    const int longer = (end - begin) % count;
-    const int offset = slice - begin;
-    const int in_longer = longer * (size + 1);
-    return offset < in_longer ? offset / (size + 1) : longer + (offset - in_longer) / size;
-  }
-};
-
-// A place in the numbering: the sequence that holds a slice number, and that sequence's first one.
+// A place in the numbering: the sequence that holds a number, and that sequence's first one.
 struct SequenceStart {
   int sequence;
-  int first_slice;
+  int first_number;
 };
 
-TURBOKV_DEVICE int SlicesOf(const BatchParams& batch, const PageLists& lists, int units,
-                            int sequence) {
+TURBOKV_DEVICE int NumbersOf(const BatchParams& batch, const PageLists& lists, int units,
+                             int sequence) {
   if (sequence >= batch.batch) return 0;
   const PageRange pages = ListedPages(batch, lists, sequence);
-  return (pages.end - pages.begin) * units;
+  return pages.begin == pages.end ? 0 : UnitNumbers(pages.end - pages.begin) * units;
 }
 
 // Sum over the warp's lanes up to and including this one.
@@ -97,25 +75,25 @@ TURBOKV_DEVICE int InclusiveSum(int value, int lane) {
   return value;
 }
 
-// The number of all slices. Call by a whole warp.
-TURBOKV_DEVICE int TotalSlices(const BatchParams& batch, const PageLists& lists, int units,
-                               int lane) {
+// How many numbers there are. Call by a whole warp.
+TURBOKV_DEVICE int TotalNumbers(const BatchParams& batch, const PageLists& lists, int units,
+                                int lane) {
   int total = 0;
   for (int first = 0; first < batch.batch; first += kWarpLanes) {
-    const int sum = InclusiveSum(SlicesOf(batch, lists, units, first + lane), lane);
+    const int sum = InclusiveSum(NumbersOf(batch, lists, units, first + lane), lane);
     total += __shfl_sync(~0u, sum, kWarpLanes - 1);
   }
   return total;
 }
 
-// The sequence that holds `slice`, which is less than the total. Call by a whole warp.
+// The sequence that holds `number`, which is less than the total. Call by a whole warp.
 TURBOKV_DEVICE SequenceStart FindSequence(const BatchParams& batch, const PageLists& lists,
-                                          int units, int slice, int lane) {
+                                          int units, int number, int lane) {
   int before = 0;
   for (int first = 0;; first += kWarpLanes) {
-    const int own = SlicesOf(batch, lists, units, first + lane);
+    const int own = NumbersOf(batch, lists, units, first + lane);
     const int sum = InclusiveSum(own, lane);
-    const unsigned holders = __ballot_sync(~0u, slice < before + sum);
+    const unsigned holders = __ballot_sync(~0u, number < before + sum);
     if (holders != 0) {
       const int holder = __ffs(holders) - 1;
       return {first + holder, before + __shfl_sync(~0u, sum - own, holder)};
@@ -124,12 +102,12 @@ TURBOKV_DEVICE SequenceStart FindSequence(const BatchParams& batch, const PageLi
   }
 }
 
-// The number of slices before `sequence`. Call by a whole warp.
-TURBOKV_DEVICE int SlicesBefore(const BatchParams& batch, const PageLists& lists, int units,
-                                int sequence, int lane) {
+// How many numbers are before `sequence`. Call by a whole warp.
+TURBOKV_DEVICE int NumbersBefore(const BatchParams& batch, const PageLists& lists, int units,
+                                 int sequence, int lane) {
   int total = 0;
   for (int first = 0; first < sequence; first += kWarpLanes) {
-    const int own = first + lane < sequence ? SlicesOf(batch, lists, units, first + lane) : 0;
+    const int own = first + lane < sequence ? NumbersOf(batch, lists, units, first + lane) : 0;
     total += __shfl_sync(~0u, InclusiveSum(own, lane), kWarpLanes - 1);
   }
   return total;

@@ -58,6 +58,9 @@ template <Codec kK, int kHeadDim, int kRowTiles>
 struct UnitQueries {
   static constexpr Product kProduct = ProductOf(kK);
   static constexpr int kTiles = kHeadDim / kTileChannels;
+  static constexpr QueryForm kForm = QueryFormOf(kK);
+  static_assert((kForm == kBf16Q) == (kProduct == Product::kBf16) &&
+                (kForm == kFp16Q) == (kProduct == Product::kFp16));
   RowFragment<kProduct> fragments[kRowTiles][kTiles];
   float scale[kRowTiles];                  // of the lane's row g
   float sums[kRowTiles][kMaxScaleGroups];  // affine codecs: of each group's integers
@@ -69,7 +72,7 @@ struct UnitQueries {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
         if constexpr (kProduct == Product::kInt8) {
-          const auto& source = FactsOf(kK).rotated ? block.rotated : block.plain;
+          const auto& source = kForm == kRotatedQ ? block.rotated : block.plain;
           fragments[r][tile].parts[0] = Load16Bytes(&source[tile][lane]);
         } else {
           const auto& source = kProduct == Product::kBf16 ? block.bf16 : block.fp16;
@@ -79,7 +82,7 @@ struct UnitQueries {
       }
       const QueryRow& row = block.rows[lane / 4];
       scale[r] = kProduct != Product::kInt8 ? row.pair_scale
-                 : FactsOf(kK).rotated      ? row.rotated_scale
+                 : kForm == kRotatedQ       ? row.rotated_scale
                                             : row.plain_scale;
       if constexpr (IsTurbo(kK)) scale[r] *= TableUnit<kK, kHeadDim>();
       for (int group = 0; group < kMaxScaleGroups; ++group) {

@@ -10,6 +10,7 @@ struct CursorPlace {
   int page_ids[kWarpLanes];      // of 32 entries of the table, from window_begin on
   int page_indices[kWarpLanes];  // only of lists
   int window_begin;
+  SequenceStart sought;  // the sequence of the share's first number
   int sequence;
   int unit;   // of the sequence
   int begin;  // entries of the sequence that are worked on
@@ -23,25 +24,29 @@ class SliceCursor {
   TURBOKV_DEVICE SliceCursor(const PagesParams& params, CursorPlace* place, int lane)
       : params_(params), place_(*place), lane_(lane) {}
 
-  TURBOKV_DEVICE void Seek(int slice) {
+  // Goes to the first slice at `number` or after it; returns how many numbers that is on.
+  TURBOKV_DEVICE int Seek(int number) {
     const int units = params_.rows.units;
-    const SequenceStart start = FindSequence(params_.batch, params_.lists, units, slice, lane_);
+    const SequenceStart start = FindSequence(params_.batch, params_.lists, units, number, lane_);
+    if (lane_ == 0) place_.sought = start;
     const PageRange pages = ListedPages(params_.batch, params_.lists, start.sequence);
-    const int offset = slice - start.first_slice;
-    const int count = pages.end - pages.begin;
-    Enter(start.sequence, offset / count, pages);
-    entry_ = pages.begin + offset % count;
+    const int offset = number - start.first_number;
+    const int unit_numbers = UnitNumbers(pages.end - pages.begin);
+    const int slice = offset % unit_numbers - kUnitOverhead;
+    Enter(start.sequence, offset / unit_numbers, pages);
+    entry_ = pages.begin + max(slice, 0);
     LoadWindow();
+    return max(-slice, 0);
   }
 
-  // Returns whether the next slice is of another unit.
-  TURBOKV_DEVICE bool Advance() {
+  TURBOKV_DEVICE bool IsLastOfUnit() const { return entry_ + 1 == place_.end; }
+
+  // To the next slice, which may be of another unit.
+  TURBOKV_DEVICE void Advance() {
     ++entry_;
-    if (entry_ != stop_) return false;
-    const bool new_unit = entry_ == place_.end;
-    if (new_unit) EnterNextUnit();
+    if (entry_ != stop_) return;
+    if (entry_ == place_.end) EnterNextUnit();
     LoadWindow();
-    return new_unit;
   }
 
   // The unit, numbered through all sequences.

@@ -142,6 +142,23 @@ TURBOKV_DEVICE void MultiplyHalf(float (&c)[4], const Words4& a, uint32_t b0, ui
   }
 }
 
+// --- Memory -------------------------------------------------------------------------------------
+
+// Begins to read a line of global memory into the L2 cache.
+TURBOKV_DEVICE void PrefetchLine(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global(from)));
+}
+
+// --- Between thread blocks ----------------------------------------------------------------------
+
+// Adds 1 to a counter that the grid's threads share and returns what it was. Who sees the sum also
+// sees what this thread wrote before, and had seen of others.
+TURBOKV_DEVICE int CountArrival(int* counter) {
+  int before;
+  asm volatile("atom.acq_rel.gpu.add.s32 %0, [%1], 1;" : "=r"(before) : "l"(counter) : "memory");
+  return before;
+}
+
 // --- Programmatic dependent launch --------------------------------------------------------------
 
 // Waits until the kernels before this one in the stream have written their results.

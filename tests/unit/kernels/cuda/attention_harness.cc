@@ -61,7 +61,10 @@ AttentionHarness::AttentionHarness(AttentionCase test_case) : case_(std::move(te
     pool.head_dim = case_.shape.head_dim;
     layouts_.push_back(*PageLayout::For(pool));
   }
-  for (const SequenceSpec& spec : case_.sequences) max_pages_ = std::max(max_pages_, spec.pages);
+  for (SequenceSpec& spec : case_.sequences) {
+    max_pages_ = std::max(max_pages_, spec.pages);
+    if (!case_.pass_tails) spec.tail_tokens = 0;
+  }
   max_pages_ += 2;  // tables are wider than any sequence
   pages_.resize(case_.pools.size());
   for (size_t i = 0; i < case_.sequences.size(); ++i) MakeSequence(static_cast<int>(i));
@@ -174,7 +177,7 @@ AttentionArguments AttentionHarness::arguments() {
   arguments.block_tables = block_tables_->data();
   arguments.page_pools = pools_.size() > 1 ? page_pools_->data() : nullptr;
   arguments.packed_tokens = packed_tokens_->data();
-  arguments.tail_tokens = tail_tokens_->data();
+  if (case_.pass_tails) arguments.tail_tokens = tail_tokens_->data();
   if (positions_ != nullptr) arguments.query_positions = positions_->data();
   const int64_t token_stride = int64_t{case_.shape.kv_heads} * case_.shape.head_dim;
   arguments.tail = {tail_k_->data(), tail_v_->data(), kMaxTailTokens * token_stride, token_stride,

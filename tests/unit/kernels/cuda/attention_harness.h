@@ -31,6 +31,7 @@ struct AttentionCase {
   float value_scale = 1.0f;
   float query_scale = 1.5f;
   int blocks = 0;
+  bool pass_tails = true;  // or no tails at all: tail_tokens is null
   uint32_t seed = 1;
   // Where tables and pages come from, when not random: fn(is_v, token, head, channel).
   ::turbokv::testing::TestKv::ValueFn values;
