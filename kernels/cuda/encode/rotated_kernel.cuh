@@ -14,7 +14,7 @@ inline constexpr int kEncodeWarps = kEncodeThreads / kWarpLanes;
 inline constexpr int kEncodeBlocksPerSm = 5;
 
 template <int kChannels>
-struct alignas(256) RotatedShared {
+struct alignas(512) RotatedShared {
   GroupValues<kChannels> group;
   union {
     int64_t offsets[kPageTokens];  // until values are loaded
@@ -141,7 +141,7 @@ TURBOKV_DEVICE GroupPlace PlaceOfBlock(const TensorParams& params) {
 template <int kChannels, bool kIsV, class Quantizer>
 __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
     EncodeRotatedKernel(const __grid_constant__ TensorParams params) {
-  extern __shared__ __align__(256) uint8_t shared_bytes[];
+  extern __shared__ __align__(512) uint8_t shared_bytes[];
   auto& shared = *reinterpret_cast<RotatedShared<kChannels>*>(shared_bytes);
   const GroupPlace place = PlaceOfBlock<kChannels>(params);
   if (!StartToLoadGroup<kChannels>(params, place.page, place.head, place.group * kChannels,

@@ -15,8 +15,9 @@
 namespace turbokv::cuda {
 
 inline constexpr float kHalfUlp = 0x1p-24f;
-// Of a normalised value: 13, and 35 x the largest threshold, 0.22; rounding of the distance.
-inline constexpr float kTurboGuard = 24 * kHalfUlp;
+// Of a normalised value: 13, and 35 x the largest threshold, 0.22; rounding of factors, 1; and of
+// thresholds, whose last four bits are not their own (turbo_cells.cuh): 16 x 0.22.
+inline constexpr float kTurboGuard = 26 * kHalfUlp;
 // Of norm / |centroids|, relative: 35, and 8 of the sum of squares, its root and the quotient.
 inline constexpr float kTurboScaleGuard = 45 * kHalfUlp;
 // Of y = Y / sqrt(n) relative to |x|: 13; rounding of minimum, scaling and place: 11.

@@ -97,68 +97,101 @@ void ExpectReferenceTiles(const Reference& reference, uint32_t doubtful, int bit
   }
 }
 
+// turboN of a slab, by lanes, step after step.
 template <int kBits, int kChannels, bool kIsV>
-Outcome CheckTurbo(const SlabBits<kChannels>& slab) {
+struct TurboRun {
   using Tokens = LaneTokens<kIsV>;
-  constexpr Codec kCodec = kBits == 2   ? Codec::kTurbo2
-                           : kBits == 3 ? Codec::kTurbo3
-                                        : Codec::kTurbo4;
-  const float centroid_scale = kChannels == 64 ? std::sqrt(2.0f) : 1.0f;
-  TurboBin bins[kTurboBins];
-  for (int bin = 0; bin < kTurboBins; ++bin) bins[bin] = TurboBinOf(kCodec, bin);
-  const TurboBinReader reader(bins);
-  const Reference reference(kCodec, kIsV, slab);
-  std::vector<NibbleCodes<kChannels, kIsV>> codes(32);
-  std::vector<CentroidCounts<kBits, kIsV>> counts(32);
-  std::array<float, 32> norms;
-  uint32_t doubtful = 0;
-  for (int step = 0; step < Tokens::kSteps; ++step) {
-    const auto lanes = EmulateRotation<kChannels, kIsV>(slab, step);
-    const auto squares = SquaredNorms<kChannels, kIsV>(lanes);
-    for (int lane = 0; lane < 32; ++lane) {
-      PerToken<kIsV> distances;
-      distances.fill(1);
-      float inverse[4], nearest[4] = {1, 1, 1, 1};
-      for (int i = 0; i < 4; ++i) {
-        inverse[i] = 1 / std::sqrt(squares[lane][Tokens::InStep(i)]) / centroid_scale;
-      }
-      codes[lane].BeginStep();
-      for (int block = 0; block < kChannels / 16; ++block) {
-        const uint32_t quad = QuantizeTurboQuad(lanes[lane].y[block], inverse, reader, nearest);
-        counts[lane].Add(quad);
-        codes[lane].Put(block, quad);
-      }
-      counts[lane].EndStep();
-      for (int i = 0; i < 4; ++i) {
-        float& distance = distances[Tokens::InStep(i)];
-        distance = std::min(distance, nearest[i]);
-      }
-      for (int k = 0; k < Tokens::kPerStep; ++k) {
-        const int token = Tokens::Token(lane, Tokens::kPerStep * step + k);
-        norms[token] = std::sqrt(squares[lane][k] / kChannels);
-        const bool certain = squares[lane][k] >= 1e-12f && distances[k] >= kTurboGuard;
-        if (!certain) doubtful |= 1u << token;
+
+  // K: the ratios of tokens, by number of the step (turbo_cells.cuh): their codes are the same.
+  explicit TurboRun(const SlabBits<kChannels>& slab) : codes(32) {
+    std::vector<TurboCollector<kChannels, kIsV>> collectors(32);
+    for (int step = 0; step < Tokens::kSteps; ++step) {
+      const auto lanes = EmulateRotation<kChannels, kIsV>(slab, step);
+      const auto squares = SquaredNorms<kChannels, kIsV>(lanes);
+      for (int lane = 0; lane < 32; ++lane) {
+        const int ratio = kIsV ? 0 : (step + 2 * (lane >> 4)) % kTurboRatios;
+        TurboScaling scaling[Tokens::kPerStep];
+        for (int k = 0; k < Tokens::kPerStep; ++k) {
+          const int token = Tokens::Token(lane, Tokens::kPerStep * step + k);
+          norms[token] = std::sqrt(squares[lane][k] / kChannels);
+          if (!(squares[lane][k] >= 1e-12f)) doubtful |= 1u << token;
+          scaling[k] =
+              TurboScalingOf(1 / std::sqrt(squares[lane][k]) / kCentroidScale, TurboGain(ratio));
+        }
+        const TurboCellReader cells(Table(ratio));
+        if constexpr (kIsV) {
+          collectors[lane].Step(lanes[lane].y, scaling, cells);
+        } else {
+          const int token = Tokens::Token(lane, step);
+          const uint32_t certain =
+              collectors[lane].Step(lanes[lane].y, scaling[0], cells, codes[lane]);
+          if (certain != kAllCertain) doubtful |= 1u << token;
+          uint32_t words[kChannels / 32];
+          for (int block = 0; block < kChannels / 32; ++block) {
+            words[block] = codes[lane].nibbles[block][3];
+          }
+          integer_sums[token] += CentroidSquares<kBits>::Sum(words);
+        }
       }
     }
+    if constexpr (kIsV) FinishV(collectors);
   }
-  for (int lane = 0; lane < 32; ++lane) {
-    codes[lane].Flip(LaneSigns<kChannels, kIsV>(lane), (1 << kBits) - 1);
+
+  static const TurboTable& Table(int ratio) {
+    static const std::vector<TurboTable> tables = [] {
+      std::vector<TurboTable> made;
+      for (int i = 0; i < kTurboRatios; ++i) made.push_back(TurboTableOf(kTurboCodec<kBits>, i));
+      return made;
+    }();
+    return tables[ratio];
   }
-  for (int token = 0; token < 32; ++token) {
-    uint32_t sums[CentroidCounts<kBits, kIsV>::kCounted] = {};
+
+  float SumOfSquares(int token) const {
+    if constexpr (!kIsV) return static_cast<float>(integer_sums[token] * kSquareUnit);
+    const int index = Tokens::Index(token);
+    uint32_t sums[CentroidCounts<kBits>::kCounted] = {};
     for (int lane = 0; lane < 32; ++lane) {
       if (!Tokens::Shares(lane, token)) continue;
-      const auto& words = counts[lane].words()[kIsV ? Tokens::Index(token) / 4 : 0];
-      for (size_t k = 0; k < std::size(sums); ++k) sums[k] += words[k];
+      typename CentroidCounts<kBits>::Words words;
+      CentroidCounts<kBits>::Count(codes[lane].nibbles, words);
+      for (size_t k = 0; k < std::size(sums); ++k) sums[k] += words[index / 4][k];
     }
-    const float sum =
-        CentroidCounts<kBits, kIsV>::SumOfSquares(sums, Tokens::Index(token) % 4, kChannels);
-    const float scale = norms[token] / std::sqrt(sum) / centroid_scale;
+    return CentroidCounts<kBits>::SumOfSquares(sums, index % 4, kChannels);
+  }
+
+  static constexpr float kCentroidScale = kChannels == 64 ? 1.41421356f : 1.0f;
+  std::vector<NibbleCodes<kChannels, kIsV>> codes;
+  std::array<float, 32> norms;
+  std::array<uint32_t, 32> integer_sums{};
+  uint32_t doubtful = 0;
+
+ private:
+  void FinishV(const std::vector<TurboCollector<kChannels, kIsV>>& collectors) {
+    for (int lane = 0; lane < 32; ++lane) {
+      const uint32_t certain = collectors[lane].Finish(codes[lane]);
+      for (int index = 0; index < Tokens::kCount; ++index) {
+        if ((certain >> (4 * index) & 2) == 0) doubtful |= 1u << Tokens::Token(lane, index);
+      }
+    }
+  }
+};
+
+template <int kBits, int kChannels, bool kIsV>
+Outcome CheckTurbo(const SlabBits<kChannels>& slab) {
+  const Reference reference(kTurboCodec<kBits>, kIsV, slab);
+  TurboRun<kBits, kChannels, kIsV> run(slab);
+  uint32_t doubtful = run.doubtful;
+  for (int token = 0; token < 32; ++token) {
+    const float sum = run.SumOfSquares(token);
+    const float scale = run.norms[token] / std::sqrt(sum) / run.kCentroidScale;
     if (!SameWithin(scale, scale * kTurboScaleGuard)) doubtful |= 1u << token;
     if (doubtful >> token & 1) continue;
     EXPECT_EQ(FloatToFp16(scale), reference.Scale(0, token)) << "token " << token;
   }
-  ExpectReferenceTiles<kChannels>(reference, doubtful, kBits, codes,
+  for (int lane = 0; lane < 32; ++lane) {
+    run.codes[lane].Flip(LaneSigns<kChannels, kIsV>(lane), (1 << kBits) - 1);
+  }
+  ExpectReferenceTiles<kChannels>(reference, doubtful, kBits, run.codes,
                                   [](const auto& lane, int tile, uint32_t* out) {
                                     uint32_t words[kBits];
                                     PackTable<kBits>(lane.nibbles[tile], words);

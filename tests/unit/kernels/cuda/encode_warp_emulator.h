@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/encode/centroid_counts.cuh"
+#include "kernels/cuda/encode/centroid_squares.cuh"
 #include "kernels/cuda/encode/fragments.cuh"
 #include "kernels/cuda/encode/int_quantizer.cuh"
 #include "kernels/cuda/encode/lane_codes.cuh"
