@@ -92,7 +92,7 @@ class TurboQuantizer {
       const float norm = ApproximateRoot(squared_norms[k]) * kInverseRootChannels;
       float ratio = 1.0f;
       if constexpr (!kIsV) {
-        ratio += mean_norm * Reciprocal(norm);
+        ratio += kMeanShare * mean_norm * Reciprocal(norm);
         ratio_index = TurboRatioAbove(ratio);
       }
       const bool certain = squared_norms[k] >= kSmallestSquare &&
