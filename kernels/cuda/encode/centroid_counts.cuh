@@ -1,51 +1,32 @@
-// How often each centroid was chosen, by token: what the sum of their squares is made of.
+// How often each centroid was chosen, by token: what the sum of their squares is made of. For V,
+// whose tokens share words.
 #pragma once
 
 #include "kernels/cuda/encode/codebook.cuh"
-#include "kernels/cuda/encode/lane_tokens.cuh"
 
 namespace turbokv::cuda {
 
 // Magnitudes of codes: 0 is the innermost pair of centroids. All but that one are counted.
-template <int kBits, bool kIsV>
+template <int kBits>
 class CentroidCounts {
  public:
   static constexpr int kCounted = (1 << (kBits - 1)) - 1;
-  // What a lane counted, and what lanes that share tokens may add: byte i of word [k] is how often
-  // magnitude k + 1 occurred in token i (K), or in token 4 step + i (V: [step][k]).
-  static constexpr int kWordSets = kIsV ? 2 : 1;
-  using Words = uint32_t[kWordSets][kCounted];
+  // Byte i of word [h][k] is how often magnitude k + 1 occurred in token 4 h + i. Lanes that share
+  // tokens may add theirs.
+  using Words = uint32_t[2][kCounted];
 
-  // The quad of nibbles J of the step, in the low half of `quad`.
-  TURBOKV_HOST_DEVICE void Add(uint32_t quad) {
-    uint32_t index = quad;
-    if constexpr (kBits == 4) {
-      const uint32_t lower = ~quad & 0x8888u;  // codes 0..7 mirror 15..8
-      index = (quad ^ (lower - (lower >> 3))) & 0x7777u;
+  // Of a lane's codes: nibble 4 h + i of every word.
+  template <int kBlocks>
+  static TURBOKV_HOST_DEVICE void Count(const uint32_t (&codes)[kBlocks][4], Words& words) {
+    TURBOKV_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      TURBOKV_UNROLL
+      for (int k = 0; k < kCounted; ++k) words[h][k] = 0;
     }
     TURBOKV_UNROLL
-    for (int pair = 0; pair < kPairs; ++pair) {
-      pairs_[pair] += SelectBytes(Increments(pair, 0), Increments(pair, 4), index);
-    }
+    for (int block = 0; block < kBlocks; block += 2)
+      AddEight(codes[block], codes[block + 1], words);
   }
-
-  // Bytes move down as steps end: after four, they are in place.
-  TURBOKV_HOST_DEVICE void EndStep() {
-    TURBOKV_UNROLL
-    for (int k = 0; k < kCounted; ++k) {
-      const uint32_t counts = pairs_[k / 2] >> (4 * (k % 2)) & 0x0f0f0f0fu;
-      if constexpr (kIsV) {
-        words_[0][k] = SelectBytes(words_[0][k], words_[1][k], 0x5432u);
-        words_[1][k] = SelectBytes(words_[1][k], counts + (counts >> 16), 0x5432u);
-      } else {
-        words_[0][k] = SelectBytes(words_[0][k], AddBytes(counts, 0), 0x4321u);
-      }
-    }
-    TURBOKV_UNROLL
-    for (int pair = 0; pair < kPairs; ++pair) pairs_[pair] = 0;
-  }
-
-  TURBOKV_HOST_DEVICE const Words& words() const { return words_; }
 
   // The sum of squares for byte `i` of words that all sharers have added up.
   static TURBOKV_HOST_DEVICE float SumOfSquares(const uint32_t (&words)[kCounted], int i,
@@ -62,15 +43,43 @@ class CentroidCounts {
  private:
   static constexpr int kPairs = (kCounted + 1) / 2;
 
+  // Two counts share a byte: eight words fit.
+  static TURBOKV_HOST_DEVICE void AddEight(const uint32_t (&first)[4], const uint32_t (&second)[4],
+                                           Words& words) {
+    uint32_t pairs[2][kPairs] = {};
+    TURBOKV_UNROLL
+    for (int n = 0; n < 4; ++n) {
+      AddWord(first[n], pairs);
+      AddWord(second[n], pairs);
+    }
+    TURBOKV_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      TURBOKV_UNROLL
+      for (int k = 0; k < kCounted; ++k) {
+        words[h][k] += pairs[h][k / 2] >> (4 * (k % 2)) & 0x0f0f0f0fu;
+      }
+    }
+  }
+
+  static TURBOKV_HOST_DEVICE void AddWord(uint32_t codes, uint32_t (&pairs)[2][kPairs]) {
+    uint32_t index = codes;
+    if constexpr (kBits == 4) {
+      const uint32_t lower = ~codes & 0x88888888u;  // codes 0..7 mirror 15..8
+      index = (codes ^ (lower - (lower >> 3))) & 0x77777777u;
+    }
+    TURBOKV_UNROLL
+    for (int pair = 0; pair < kPairs; ++pair) {
+      pairs[0][pair] += SelectBytes(Increments(pair, 0), Increments(pair, 4), index);
+      pairs[1][pair] += SelectBytes(Increments(pair, 0), Increments(pair, 4), index >> 16);
+    }
+  }
+
   // Of groups of 128.
   static constexpr float Square(int magnitude) {
-    constexpr Codec kCodec = kBits == 2   ? Codec::kTurbo2
-                             : kBits == 3 ? Codec::kTurbo3
-                                          : Codec::kTurbo4;
-    return static_cast<float>(CodebookOf(kCodec, 128).squares[kCounted + 1 + magnitude]);
+    return static_cast<float>(
+        CodebookOf(kTurboCodec<kBits>, 128).squares[kCounted + 1 + magnitude]);
   }
-  // Byte i: what code (4 bits: magnitude) begin + i adds to a pair of counts, 4 bits each; eight
-  // quads fit.
+  // Byte i: what code (4 bits: magnitude) begin + i adds to a pair of counts, 4 bits each.
   static constexpr uint32_t IncrementsOf(int pair, int begin) {
     uint32_t word = 0;
     for (int i = 0; i < 4; ++i) {
@@ -89,9 +98,6 @@ class CentroidCounts {
                                        {IncrementsOf(3, 0), IncrementsOf(3, 4)}};
     return kWords[pair][begin / 4];
   }
-
-  uint32_t pairs_[kPairs] = {};
-  Words words_ = {};
 };
 
 }  // namespace turbokv::cuda

@@ -15,6 +15,11 @@ inline constexpr double kRoot128 = 11.313708498984760390413509793678;
 inline constexpr double kRoot2 = 1.4142135623730950488016887242097;
 inline constexpr double kSmallestNormalizableNorm = 1e-10;
 
+template <int kBits>
+inline constexpr Codec kTurboCodec = kBits == 2   ? Codec::kTurbo2
+                                     : kBits == 3 ? Codec::kTurbo3
+                                                  : Codec::kTurbo4;
+
 // Ascending. Squares are those of the centroids, rounded to double.
 struct Codebook {
   int thresholds_count;

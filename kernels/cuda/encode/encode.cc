@@ -52,9 +52,10 @@ TensorParams ParamsOf(const EncodeArguments& arguments, const PageLayout& layout
 
 RotatedKernel KernelFor(const TensorParams& params) {
   if (params.value_type == static_cast<int32_t>(ValueType::kFp32)) return {};
-  const int group_channels = GroupsOf(params.head_dim).channels[0];
-  const RotatedKernel turbo = TurboKernel(params.codec, group_channels, params.is_v);
-  return turbo.function != nullptr ? turbo : IntKernel(params.codec, group_channels, params.is_v);
+  const RotatedCase wanted{GroupsOf(params.head_dim).channels[0], params.is_v,
+                           params.value_type == static_cast<int32_t>(ValueType::kBf16)};
+  const RotatedKernel turbo = TurboKernel(params.codec, wanted);
+  return turbo.function != nullptr ? turbo : IntKernel(params.codec, wanted);
 }
 
 // Launches the kernel for rotated codecs, if the tensor's codec and type have one.

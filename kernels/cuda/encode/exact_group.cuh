@@ -19,8 +19,8 @@ TURBOKV_DEVICE bool IsNegative(uint32_t sign_word, int lane, int k) {
   return sign_word >> ((kPerLane * lane + k) & 31) & 1;
 }
 
-// s1, then H, unnormalised.
-template <int kPerLane>
+// s1, then H, unnormalised; only over channels of blocks of kPerLane x kLanes, if that is fewer.
+template <int kPerLane, int kLanes = kWarpLanes>
 TURBOKV_DEVICE void TransformExactly(double (&x)[kPerLane], int lane) {
   const uint32_t signs = FirstSigns(kPerLane * lane / 32);
 #pragma unroll
@@ -37,7 +37,7 @@ TURBOKV_DEVICE void TransformExactly(double (&x)[kPerLane], int lane) {
     }
   }
 #pragma unroll 1
-  for (int stride = 1; stride < kWarpLanes; stride *= 2) {
+  for (int stride = 1; stride < kLanes; stride *= 2) {
 #pragma unroll
     for (int k = 0; k < kPerLane; ++k) {
       const double other = __shfl_xor_sync(~0u, x[k], stride);

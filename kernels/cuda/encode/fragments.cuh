@@ -40,6 +40,18 @@ TURBOKV_HOST_DEVICE uint32_t HadamardRow(uint32_t one, int r, int lane) {
   return HadamardPair(one, (lane >> 2) + 8 * (r & 1), 4 * (lane & 3) + 2 * (r >> 1));
 }
 
+// K: where the accumulators begin that lane t has in the product of blocks `block` and
+// `block` + blocks / 2 with n-tile q, among all channels' sums: four in a row.
+TURBOKV_HOST_DEVICE int FirstSums(int block, int q, int t) { return 32 * block + 8 * t + 4 * q; }
+// And where a channel's sum is.
+template <int kChannels>
+TURBOKV_HOST_DEVICE int PlaceOfSum(int channel) {
+  constexpr int kHalf = kChannels / 32;
+  const int block = channel / 16;
+  const int i = channel & 3;
+  return FirstSums(block % kHalf, i >> 1, channel >> 2 & 3) + 2 * (block / kHalf) + (i & 1);
+}
+
 // The sign bits that s1 flips in the two values from `channel` (even) on.
 TURBOKV_HOST_DEVICE uint32_t FlipPair(uint32_t sign_word, int channel) {
   const uint32_t bits = sign_word >> (channel & 31);

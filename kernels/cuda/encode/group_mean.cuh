@@ -1,15 +1,17 @@
-// K's mean: stored as fp16, and as the rotation of every token's vector has to lose it.
+// K's mean: stored as fp16, and as the rotation of every token's vector begins with it.
 #pragma once
 
 #include "kernels/cuda/encode/exact_group.cuh"
+#include "kernels/cuda/encode/fragments.cuh"
 #include "kernels/cuda/encode/load_page.cuh"
 
 namespace turbokv::cuda {
 
 template <int kChannels>
 struct GroupMean {
-  alignas(16) float values[kChannels];       // as stored
-  alignas(16) float transformed[kChannels];  // H(s1 * mean), unnormalised
+  alignas(16) float values[kChannels];  // as stored
+  // What the rotation's sums over 16 channels begin with, minus the mean's: at PlaceOfSum.
+  alignas(16) float sums[kChannels];
   float norm;
 };
 
@@ -43,14 +45,14 @@ TURBOKV_DEVICE double SumOfBf16(const int16_t* column) {
 }
 
 // By the whole block, of 128 loaded tokens. `stored` is the mean's section from the group on.
-template <int kChannels>
-TURBOKV_DEVICE void ComputeMean(const GroupValues<kChannels>& group, bool is_bf16, uint16_t* stored,
+template <bool kBf16, int kChannels>
+TURBOKV_DEVICE void ComputeMean(const GroupValues<kChannels>& group, uint16_t* stored,
                                 GroupMean<kChannels>& mean) {
   const int channel = threadIdx.x;
   if (channel < kChannels) {
     constexpr int kRowHalves = 2 * GroupValues<kChannels>::kRowWords;
     const auto* column = reinterpret_cast<const int16_t*>(group.words[0]) + channel;
-    const double sum = is_bf16 ? SumOfBf16<kRowHalves>(column) : SumOfFp16<kRowHalves>(column);
+    const double sum = kBf16 ? SumOfBf16<kRowHalves>(column) : SumOfFp16<kRowHalves>(column);
     const uint16_t bits = FiniteFp16(Multiply(sum, 1.0 / kPageTokens));
     stored[channel] = bits;
     mean.values[channel] = FloatOfFp16(bits);
@@ -67,10 +69,10 @@ TURBOKV_DEVICE void ComputeMean(const GroupValues<kChannels>& group, bool is_bf1
       square += value * value;
       x[k] = value;
     }
-    TransformExactly<kPerLane>(x, lane);
+    TransformExactly<kPerLane, 16 / kPerLane>(x, lane);
 #pragma unroll
     for (int k = 0; k < kPerLane; ++k) {
-      mean.transformed[kPerLane * lane + k] = static_cast<float>(x[k]);
+      mean.sums[PlaceOfSum<kChannels>(kPerLane * lane + k)] = -static_cast<float>(x[k]);
     }
 #pragma unroll
     for (int stride = 1; stride < kWarpLanes; stride *= 2) {
@@ -78,6 +80,14 @@ TURBOKV_DEVICE void ComputeMean(const GroupValues<kChannels>& group, bool is_bf1
     }
     if (lane == 0) mean.norm = sqrtf(square) * 1.0001f;
   }
+  __syncthreads();
+}
+
+// The same where there is no mean to lose.
+template <int kChannels>
+TURBOKV_DEVICE void UseNoMean(GroupMean<kChannels>& mean) {
+  if (threadIdx.x < kChannels) mean.values[threadIdx.x] = mean.sums[threadIdx.x] = 0.0f;
+  if (threadIdx.x == 0) mean.norm = 0.0f;
   __syncthreads();
 }
 

@@ -33,7 +33,7 @@ class IntQuantizer {
     for (int k = 0; k < Tokens::kPerStep; ++k) {
       const float norm = ApproximateRoot(squared_norms[k]) * kInverseRootChannels;
       guards[k] = StoreScales(Tokens::kPerStep * step + k, ranges[k],
-                              kIntGuard * (norm + mean_norm), scaling[k], scales);
+                              kIntGuard * (norm + kMeanShare * mean_norm), scaling[k], scales);
     }
     float farthest[4] = {};
     IntScaling factors[4];

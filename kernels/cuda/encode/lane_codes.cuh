@@ -30,27 +30,13 @@ struct NibbleCodes {
   static constexpr int kBlocks = kChannels / 32;
   uint32_t nibbles[kBlocks][4] = {};
 
-  // Before a step's codes: what is there moves down, so that every step has the same code. After
-  // four steps all is in place.
+  // Before a step's codes, which come last (K): what is there moves down, so that every step has
+  // the same code. After four steps all is in place.
   TURBOKV_HOST_DEVICE void BeginStep() {
-    if constexpr (!kIsV) {  // of V, Put moves bytes
+    TURBOKV_UNROLL
+    for (int block = 0; block < kBlocks; ++block) {
       TURBOKV_UNROLL
-      for (int block = 0; block < kBlocks; ++block) {
-        TURBOKV_UNROLL
-        for (int n = 0; n < 3; ++n) nibbles[block][n] = nibbles[block][n + 1];
-      }
-    }
-  }
-
-  // The codes of y[J], in the low half of `quad`.
-  TURBOKV_HOST_DEVICE void Put(int block, uint32_t quad) {
-    uint32_t(&words)[4] = nibbles[block >> 1];
-    if constexpr (kIsV) {
-      uint32_t* pair = &words[2 * (block & 1)];
-      pair[0] = SelectBytes(pair[0], quad, 0x4321u);
-      pair[1] = SelectBytes(pair[1], quad, 0x5321u);
-    } else {
-      words[3] = (block & 1) == 0 ? quad : SelectBytes(words[3], quad, 0x5410u);
+      for (int n = 0; n < 3; ++n) nibbles[block][n] = nibbles[block][n + 1];
     }
   }
 
@@ -109,7 +95,7 @@ struct ByteCodes {
   static constexpr int kBlocks = kChannels / 32;
   uint32_t quads[kBlocks][4][2] = {};
 
-  // See NibbleCodes.
+  // As in NibbleCodes; of V, Put moves bytes.
   TURBOKV_HOST_DEVICE void BeginStep() {
     if constexpr (!kIsV) {
       TURBOKV_UNROLL

@@ -37,6 +37,11 @@ TURBOKV_DEVICE void CopyAsync16(void* shared, const void* global, uint64_t polic
       "l"(global), "l"(policy)
       : "memory");
 }
+// Copies 16 bytes that others read, too.
+TURBOKV_DEVICE void CopyAsync16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(global)
+               : "memory");
+}
 TURBOKV_DEVICE uint64_t EvictFirstPolicy() {
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));

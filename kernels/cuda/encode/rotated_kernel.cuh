@@ -14,7 +14,7 @@ inline constexpr int kEncodeWarps = kEncodeThreads / kWarpLanes;
 inline constexpr int kEncodeBlocksPerSm = 5;
 
 template <int kChannels>
-struct alignas(256) RotatedShared {
+struct alignas(512) RotatedShared {
   GroupValues<kChannels> group;
   union {
     int64_t offsets[kPageTokens];  // until values are loaded
@@ -67,19 +67,6 @@ TURBOKV_DEVICE void SquaredNorms(const float (&y)[kChannels / 16][4], TokenNumbe
   }
 }
 
-template <int kChannels>
-TURBOKV_DEVICE void SubtractMean(const GroupMean<kChannels>& mean, int lane,
-                                 float (&y)[kChannels / 16][4]) {
-#pragma unroll
-  for (int block = 0; block < kChannels / 16; ++block) {
-    const auto m = *reinterpret_cast<const float4*>(&mean.transformed[16 * block + 4 * (lane & 3)]);
-    y[block][0] -= m.x;
-    y[block][1] -= m.y;
-    y[block][2] -= m.z;
-    y[block][3] -= m.w;
-  }
-}
-
 // Bounds of the page's largest norm, of the values as given, from the largest squared norm of
 // Y = sqrt(channels) x without mean (as bits: NaNs are the largest).
 template <int kChannels>
@@ -98,8 +85,8 @@ TURBOKV_DEVICE void ReportNorms(const TensorParams& params, int page, uint32_t s
 }
 
 // A token in double. Its codes come as bytes, its scales in place.
-template <int kChannels, class Quantizer>
-TURBOKV_DEVICE void EncodeTokenExactly(const Quantizer& quantizer, bool is_bf16, bool has_mean,
+template <bool kBf16, int kChannels, class Quantizer>
+TURBOKV_DEVICE void EncodeTokenExactly(const Quantizer& quantizer, bool has_mean,
                                        RotatedShared<kChannels>& shared, int token) {
   constexpr int kPerLane = kChannels / kWarpLanes;
   const int lane = threadIdx.x % kWarpLanes;
@@ -110,7 +97,7 @@ TURBOKV_DEVICE void EncodeTokenExactly(const Quantizer& quantizer, bool is_bf16,
     const int channel = kPerLane * lane + k;
     const uint32_t word = shared.group.words[token][channel / 2];
     const double mean = has_mean ? shared.mean.values[channel] : 0.0f;
-    x[k] = Subtract(HalfOf(word, channel & 1, is_bf16), mean);
+    x[k] = Subtract(HalfOf(word, channel & 1, kBf16), mean);
   }
   uint32_t codes[kPerLane];
   const PaddingRows<kChannels> scratch{&shared.group.words[32 * warp][kChannels / 2]};
@@ -138,10 +125,10 @@ TURBOKV_DEVICE GroupPlace PlaceOfBlock(const TensorParams& params) {
 }
 
 // Quantizer: what a codec does with rotated tokens (turbo_kernel.cuh, int_kernel.cuh).
-template <int kChannels, bool kIsV, class Quantizer>
+template <int kChannels, bool kIsV, bool kBf16, class Quantizer>
 __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
     EncodeRotatedKernel(const __grid_constant__ TensorParams params) {
-  extern __shared__ __align__(256) uint8_t shared_bytes[];
+  extern __shared__ __align__(512) uint8_t shared_bytes[];
   auto& shared = *reinterpret_cast<RotatedShared<kChannels>*>(shared_bytes);
   const GroupPlace place = PlaceOfBlock<kChannels>(params);
   if (!StartToLoadGroup<kChannels>(params, place.page, place.head, place.group * kChannels,
@@ -150,13 +137,12 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
   }
   const int lane = threadIdx.x % kWarpLanes;
   const int slab = threadIdx.x / kWarpLanes;
-  const bool is_bf16 = params.value_type == kTypeBf16;
   uint8_t* slice = SliceOf(params, place.page, place.head);
   Quantizer quantizer(params, shared_bytes + sizeof(RotatedShared<kChannels>), shared.lane_signs,
                       lane);
   if (slab == 0) shared.lane_signs[lane] = LaneSigns<kChannels, kIsV>(lane);
   if (slab == 1) FindFirstFlips<kChannels>(lane, shared.flips);
-  const TokenRotation<kChannels, kIsV> rotation(shared.flips, is_bf16, lane);
+  const TokenRotation<kChannels, kIsV, kBf16> rotation(shared.flips, lane);
   WaitForCopies();
   __syncthreads();
 
@@ -164,16 +150,17 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
   float mean_norm = 0.0f;
   if (has_mean) {
     auto* section = reinterpret_cast<uint16_t*>(slice + params.mean_offset);
-    ComputeMean<kChannels>(shared.group, is_bf16, section + place.group * kChannels, shared.mean);
+    ComputeMean<kBf16>(shared.group, section + place.group * kChannels, shared.mean);
     mean_norm = shared.mean.norm;
+  } else if (!kIsV) {
+    UseNoMean<kChannels>(shared.mean);
   }
 
   uint32_t largest = 0;
 #pragma unroll 1
   for (int step = 0; step < LaneTokens<kIsV>::kSteps; ++step) {
     float y[kChannels / 16][4];
-    rotation.Run(shared.group, slab, step, y);
-    if (has_mean) SubtractMean<kChannels>(shared.mean, lane, y);
+    rotation.Run(shared.group, slab, step, shared.mean.sums, y);
     TokenNumbers<kIsV> norms;
     SquaredNorms<kChannels, kIsV>(y, norms);
 #pragma unroll
@@ -187,7 +174,7 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
 #pragma unroll 1
   for (; doubtful != 0; doubtful &= doubtful - 1) {
     const int token = __ffs(static_cast<int>(doubtful)) - 1;
-    EncodeTokenExactly<kChannels>(quantizer, is_bf16, has_mean, shared, 32 * slab + token);
+    EncodeTokenExactly<kBf16>(quantizer, has_mean, shared, 32 * slab + token);
     quantizer.codes().Replace(lane, token, shared.exact_codes[slab]);
     __syncwarp();
   }

@@ -15,7 +15,13 @@ struct RotatedKernel {
 // A block of kEncodeBlockThreads encodes one group of one head of a page.
 inline constexpr int kEncodeBlockThreads = 128;
 
-RotatedKernel TurboKernel(Codec codec, int group_channels, bool is_v);
-RotatedKernel IntKernel(Codec codec, int group_channels, bool is_v);
+// What kernels differ in, besides the codec. Values are bf16 or fp16.
+struct RotatedCase {
+  int group_channels;
+  bool is_v;
+  bool is_bf16;
+};
+RotatedKernel TurboKernel(Codec codec, const RotatedCase& wanted);
+RotatedKernel IntKernel(Codec codec, const RotatedCase& wanted);
 
 }  // namespace turbokv::cuda

@@ -2,71 +2,81 @@
 #pragma once
 
 #include "kernels/cuda/encode/centroid_counts.cuh"
+#include "kernels/cuda/encode/centroid_squares.cuh"
 #include "kernels/cuda/encode/rotated_kernel.cuh"
 #include "kernels/cuda/encode/turbo_quantizer.cuh"
 
 namespace turbokv::cuda {
 
-template <int kBits>
-inline constexpr Codec kTurboCodec = kBits == 2   ? Codec::kTurbo2
-                                     : kBits == 3 ? Codec::kTurbo3
-                                                  : Codec::kTurbo4;
-
-struct TurboBinColumn {
-  TurboBin bins[kTurboBins];
+struct TurboTables {
+  TurboTable of_ratio[kTurboRatios];
 };
 template <int kBits>
-constexpr TurboBinColumn MakeTurboBins() {
-  TurboBinColumn column{};
-  for (int bin = 0; bin < kTurboBins; ++bin) {
-    column.bins[bin] = TurboBinOf(kTurboCodec<kBits>, bin);
-  }
-  return column;
+constexpr TurboTables MakeTurboTables() {
+  TurboTables tables{};
+  for (int i = 0; i < kTurboRatios; ++i) tables.of_ratio[i] = TurboTableOf(kTurboCodec<kBits>, i);
+  return tables;
 }
 template <int kBits>
-__constant__ const TurboBinColumn kTurboBinColumn = MakeTurboBins<kBits>();
+__device__ const TurboTables kTurboTables = MakeTurboTables<kBits>();
+
+struct TurboGains {
+  float of_ratio[kTurboRatios];
+};
+constexpr TurboGains MakeTurboGains() {
+  TurboGains gains{};
+  for (int i = 0; i < kTurboRatios; ++i) gains.of_ratio[i] = TurboGain(i);
+  return gains;
+}
+__constant__ const TurboGains kTurboGains = MakeTurboGains();
 
 template <int kBits, int kChannels>
 __constant__ const Codebook kTurboBook = CodebookOf(kTurboCodec<kBits>, kChannels);
 
-// Adds up what lanes that share tokens have counted. Returns the counts of the tokens that the
+// V: adds up what lanes that share tokens have counted. Returns the counts of the tokens that the
 // lane's own one is among; its byte there is LaneTokens::Own % 4.
-template <int kBits, bool kIsV>
-TURBOKV_DEVICE void AddCounts(const CentroidCounts<kBits, kIsV>& counts, int lane,
-                              uint32_t (&sums)[CentroidCounts<kBits, kIsV>::kCounted]) {
-  using Tokens = LaneTokens<kIsV>;
-  const auto& words = counts.words();
+template <int kBits>
+TURBOKV_DEVICE void AddCounts(const typename CentroidCounts<kBits>::Words& words, int lane,
+                              uint32_t (&sums)[CentroidCounts<kBits>::kCounted]) {
+  using Tokens = LaneTokens<true>;
 #pragma unroll
-  for (int k = 0; k < CentroidCounts<kBits, kIsV>::kCounted; ++k) {
-    if constexpr (kIsV) {
-      // Half of the sharers take the first step's tokens, half the second's.
-      const bool second = Tokens::Own(lane) >= 4;
-      const uint32_t others = second ? words[0][k] : words[1][k];
-      const uint32_t mine = second ? words[1][k] : words[0][k];
-      sums[k] = mine + __shfl_xor_sync(~0u, others, 4 * Tokens::kFirstStride);
-    } else {
-      sums[k] = words[0][k];
-    }
+  for (int k = 0; k < CentroidCounts<kBits>::kCounted; ++k) {
+    // Half of the sharers take the tokens of low nibbles, half those of high ones.
+    const bool second = Tokens::Own(lane) >= 4;
+    const uint32_t others = second ? words[0][k] : words[1][k];
+    const uint32_t mine = second ? words[1][k] : words[0][k];
+    sums[k] = mine + __shfl_xor_sync(~0u, others, 4 * Tokens::kFirstStride);
     sums[k] += __shfl_xor_sync(~0u, sums[k], Tokens::kFirstStride);
     sums[k] += __shfl_xor_sync(~0u, sums[k], 2 * Tokens::kFirstStride);
   }
+}
+
+// The index of the smallest ratio (turbo_cells.cuh) above one from 1 up.
+TURBOKV_DEVICE int TurboRatioAbove(float ratio) {
+  float exponent;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(exponent) : "f"(ratio));
+  const int index = __float2int_ru(fminf(2.0f * exponent, exponent + 2.0f));
+  return min(max(index, 0), kTurboRatios - 1);  // whatever a NaN made it
 }
 
 template <int kBits, int kChannels, bool kIsV>
 class TurboQuantizer {
  public:
   static constexpr int kScaleRows = 1;
-  static constexpr size_t kSharedBytes = sizeof(TurboBinTable);
+  static constexpr int kTables = kIsV ? 1 : kTurboRatios;  // only K has a mean
+  static constexpr size_t kSharedBytes = kTables * sizeof(TurboTable);
   using Tokens = LaneTokens<kIsV>;
-  using Counts = CentroidCounts<kBits, kIsV>;
 
+  // What it copies into `shared` is there after WaitForCopies and a barrier.
   TURBOKV_DEVICE TurboQuantizer(const TensorParams&, uint8_t* shared, const uint32_t* lane_signs,
                                 int lane)
-      : lane_(lane), lane_signs_(lane_signs), bins_(SharedAddress(shared), lane) {
-    auto& table = *reinterpret_cast<TurboBinTable*>(shared);
-    for (int i = threadIdx.x; i < kTurboBins * kTurboBinCopies; i += kEncodeThreads) {
-      table[i / kTurboBinCopies][i % kTurboBinCopies] =
-          kTurboBinColumn<kBits>.bins[i / kTurboBinCopies];
+      : lane_(lane), lane_signs_(lane_signs), tables_(SharedAddress(shared)) {
+    const auto* tables = reinterpret_cast<const uint8_t*>(&kTurboTables<kBits>);
+    constexpr int kBytesAtOnce = 16 * kEncodeThreads;
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(kSharedBytes); i += kBytesAtOnce) {
+      const int begin = i + 16 * static_cast<int>(threadIdx.x);
+      if (begin < static_cast<int>(kSharedBytes)) CopyAsync16(shared + begin, tables + begin);
     }
   }
 
@@ -74,38 +84,47 @@ class TurboQuantizer {
 
   TURBOKV_DEVICE void Step(int step, const float (&y)[kChannels / 16][4],
                            const TokenNumbers<kIsV>& squared_norms, float mean_norm, uint16_t*) {
-    TokenNumbers<kIsV> inverse;
+    TurboScaling scaling[Tokens::kPerStep];
+    int ratio_index = 0;
 #pragma unroll
     for (int k = 0; k < Tokens::kPerStep; ++k) {
-      inverse[k] = ApproximateInverseRoot(squared_norms[k]) * kInverseCentroidScale;
+      const int index = Tokens::kPerStep * step + k;
+      const float norm = ApproximateRoot(squared_norms[k]) * kInverseRootChannels;
+      float ratio = 1.0f;
+      if constexpr (!kIsV) {
+        ratio += kMeanShare * mean_norm * Reciprocal(norm);
+        ratio_index = TurboRatioAbove(ratio);
+      }
+      const bool certain = squared_norms[k] >= kSmallestSquare &&
+                           squared_norms[k] <= kLargestSquare && ratio <= kLargestTurboRatio;
+      if (!certain) doubtful_ |= 1u << Tokens::Token(lane_, index);
+      const float inverse = ApproximateInverseRoot(squared_norms[k]) * kInverseCentroidScale;
+      scaling[k] = TurboScalingOf(inverse, kTurboGains.of_ratio[ratio_index]);
+      if (index == Tokens::Own(lane_)) {
+        own_norm_ = norm;
+        own_ratio_ = ratio;
+      }
     }
-    float nearest[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-    float factors[4];
+    const TurboCellReader cells(tables_ + ratio_index * sizeof(TurboTable));
+    if constexpr (kIsV) {
+      collector_.Step(y, scaling, cells);
+    } else {
+      const uint32_t certain = collector_.Step(y, scaling[0], cells, codes_);
+      if (certain != kAllCertain) doubtful_ |= 1u << Tokens::Token(lane_, step);
+      uint32_t words[kChannels / 32];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) factors[i] = inverse[Tokens::InStep(i)];
-    codes_.BeginStep();
-#pragma unroll
-    for (int block = 0; block < kChannels / 16; ++block) {
-      const uint32_t quad = QuantizeTurboQuad(y[block], factors, bins_, nearest);
-      counts_.Add(quad);
-      codes_.Put(block, quad);
-    }
-    counts_.EndStep();
-#pragma unroll
-    for (int k = 0; k < Tokens::kPerStep; ++k) {
-      const float distance =
-          kIsV ? fminf(nearest[k], nearest[k + 2])
-               : fminf(fminf(nearest[0], nearest[1]), fminf(nearest[2], nearest[3]));
-      Judge(Tokens::kPerStep * step + k, squared_norms[k], distance, mean_norm);
+      for (int block = 0; block < kChannels / 32; ++block) words[block] = codes_.nibbles[block][3];
+      uint32_t sum = CentroidSquares<kBits>::Sum(words);
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      if (step == Tokens::Own(lane_)) own_sum_ = sum;
     }
   }
 
   // Scales, and which of the 32 tokens float could not decide, for the whole warp.
   TURBOKV_DEVICE uint32_t Finish(uint16_t* scales) {
     const int own = Tokens::Own(lane_);
-    uint32_t counts[Counts::kCounted];
-    AddCounts(counts_, lane_, counts);
-    const float sum = Counts::SumOfSquares(counts, own % 4, kChannels);
+    const float sum = SumOfSquares(own);
     const float scale = own_norm_ * ApproximateInverseRoot(sum) * kInverseCentroidScale;
     const float error = kTurboScaleGuard * own_ratio_ * scale;
     const uint32_t pair = PackHalves(scale - error, scale + error);
@@ -144,27 +163,35 @@ class TurboQuantizer {
   static constexpr float kSmallestSquare = 1e-12f;
   static constexpr float kLargestSquare = 1e30f;
 
-  // Whether a token's codes are in doubt; keeps what the scale of the lane's own token needs.
-  TURBOKV_DEVICE void Judge(int index, float squared_norm, float distance, float mean_norm) {
-    const float norm = ApproximateRoot(squared_norm) * kInverseRootChannels;
-    const float ratio = kIsV ? 1.0f : 1.0f + mean_norm * Reciprocal(norm);
-    const float guard = kTurboGuard * ratio;
-    const bool certain = squared_norm >= kSmallestSquare && squared_norm <= kLargestSquare &&
-                         distance >= guard && guard <= kTurboBinMargin;
-    if (!certain) doubtful_ |= 1u << Tokens::Token(lane_, index);
-    if (index == Tokens::Own(lane_)) {
-      own_norm_ = norm;
-      own_ratio_ = ratio;
+  // Of the centroids of the lane's own token. V: takes the codes from the collector.
+  TURBOKV_DEVICE float SumOfSquares(int own) {
+    if constexpr (kIsV) {
+      const uint32_t certain = collector_.Finish(codes_);
+      if (certain != kAllCertain) {
+#pragma unroll
+        for (int index = 0; index < Tokens::kCount; ++index) {
+          const bool is_certain = certain >> (4 * index) & kAllCertain & 15u;
+          if (!is_certain) doubtful_ |= 1u << Tokens::Token(lane_, index);
+        }
+      }
+      typename CentroidCounts<kBits>::Words words;
+      CentroidCounts<kBits>::Count(codes_.nibbles, words);
+      uint32_t counts[CentroidCounts<kBits>::kCounted];
+      AddCounts<kBits>(words, lane_, counts);
+      return CentroidCounts<kBits>::SumOfSquares(counts, own % 4, kChannels);
+    } else {
+      return static_cast<float>(own_sum_) * static_cast<float>(kSquareUnit);
     }
   }
 
   const int lane_;
   const uint32_t* const lane_signs_;
-  const TurboBinReader bins_;
+  const uint32_t tables_;  // an address in shared memory
+  TurboCollector<kChannels, kIsV> collector_;
   NibbleCodes<kChannels, kIsV> codes_;
-  Counts counts_;
   float own_norm_ = 0.0f;   // of x without mean
   float own_ratio_ = 1.0f;  // see rounding_bounds.cuh
+  uint32_t own_sum_ = 0;    // K, in kSquareUnit
   uint32_t doubtful_ = 0;
 };
 

@@ -1,101 +1,98 @@
-// turboN of rotated values in float, with the distance to the nearest decision threshold: where it
-// is above what float arithmetic may have changed, codes are those of the reference.
-//
-// A value picks one of 32 bins by its size; a bin has one threshold at most. Values are normalised:
-// thresholds are those of groups of 128 whatever the group.
+// turboN of rotated values in float, with what float arithmetic cannot decide.
 #pragma once
 
-#include "kernels/cuda/encode/codebook.cuh"
+#include "kernels/cuda/encode/lane_codes.cuh"
+#include "kernels/cuda/encode/turbo_cells.cuh"
 
 namespace turbokv::cuda {
 
-// Bins divide -kBinRange..kBinRange evenly; the outer ones hold what lies beyond, too.
-inline constexpr int kTurboBins = 32;
-inline constexpr float kBinRange = 0.25f;
-
-// code = base + (value >= threshold).
-struct alignas(8) TurboBin {
-  float threshold;
-  float base;
+// What makes places (turbo_cells.cuh), and distances to thresholds, of a token's values.
+struct TurboScaling {
+  float place;
+  float distance;
 };
-// A copy for every lane of half a warp: 8-byte reads of shared memory are done by halves, and no
-// two lanes of one meet in a bank.
-inline constexpr int kTurboBinCopies = kWarpLanes / 2;
-using TurboBinTable = TurboBin[kTurboBins][kTurboBinCopies];
-
-namespace turbo_bins {
-// A value's place in units of 1 / 128 bin, as the low bits of kPlaceOrigin + place.
-inline constexpr float kLastPlace = 4095.0f;
-inline constexpr float kPlaceOrigin = 8388608.0f;  // 2^23: bits of sums with it are integers
-inline constexpr uint32_t kBinBytes = 128;         // of a table's bin: 16 copies x 8
-inline constexpr uint32_t kPlaceMask = 0x7fff80u;  // without the place inside a bin
-}  // namespace turbo_bins
-
-// How far beyond its own bin a value sees thresholds.
-inline constexpr float kTurboBinMargin = 1e-4f;
-
-constexpr TurboBin TurboBinOf(Codec codec, int bin) {
-  constexpr double kMargin = kTurboBinMargin;
-  constexpr double kUnit = 2 * kBinRange / turbo_bins::kLastPlace;
-  const double low = bin == 0 ? -1.0 : (128 * bin - 0.5) * kUnit - kBinRange - kMargin;
-  const double high =
-      bin == kTurboBins - 1 ? 1.0 : (128 * bin + 127.5) * kUnit - kBinRange + kMargin;
-  const Codebook book = CodebookOf(codec, 128);
-  int below = 0;
-  while (below < book.thresholds_count && book.thresholds[below] < low) ++below;
-  const bool has_threshold = below < book.thresholds_count && book.thresholds[below] <= high;
-  constexpr float kUnreachable = 4.0f;
-  return {has_threshold ? static_cast<float>(book.thresholds[below]) : kUnreachable,
-          static_cast<float>(below)};
+TURBOKV_HOST_DEVICE TurboScaling TurboScalingOf(float inverse_norm, float gain) {
+  return {inverse_norm * turbo_cells::kPlacesPerUnit, inverse_norm * gain};
 }
 
-// Reads a lane's column of a table at a multiple of kBinBytes. The place of a value is made an
-// address by the very addition that makes it an integer.
-class TurboBinReader {
+// Up to eight values' codes, four bits each, the first value's lowest.
+class TurboCodeWord {
  public:
-#ifdef __CUDACC__
-  TURBOKV_DEVICE TurboBinReader(uint32_t table_address, int lane)
-      : origin_(turbo_bins::kPlaceOrigin + static_cast<float>(table_address)),
-        lane_bytes_(static_cast<uint32_t>(lane % kTurboBinCopies) * sizeof(TurboBin)) {}
-  TURBOKV_DEVICE TurboBin Read(float share) const {
-    const float place = MultiplyAdd(share, turbo_bins::kLastPlace, origin_);
-    const uint32_t address = (BitsOf(place) & turbo_bins::kPlaceMask) | lane_bytes_;
-    TurboBin bin;
-    asm("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(bin.threshold), "=f"(bin.base) : "r"(address));
-    return bin;
+  TURBOKV_HOST_DEVICE void Add(float y, const TurboScaling& scaling, const TurboCellReader& cells) {
+    const uint32_t word = cells.Read(y, scaling.place);
+    upper_codes_ = AppendLowNibble(upper_codes_, word);
+    distances_ =
+        AppendHighNibble(distances_, BitsOf(MultiplyAdd(y, scaling.distance, FloatOf(word))));
+  }
+
+  // Of eight values. Clears of `certain` what is in doubt: bit 1 of the nibble. Codes are whole
+  // even where they are in doubt: others may be another token's.
+  TURBOKV_HOST_DEVICE uint32_t Finish(uint32_t& certain) const {
+    // A distance's nibble is its sign and its three highest exponent bits; backwards, bits 0..3.
+    const uint32_t distances = ReverseBits(distances_);
+    certain &= distances;
+    return upper_codes_ - (distances & 0x11111111u);
   }
 
  private:
-  float origin_;
-  uint32_t lane_bytes_;
-#else
-  explicit TurboBinReader(const TurboBin (&bins)[kTurboBins]) : bins_(bins) {}
-  TurboBin Read(float share) const {
-    const float place = MultiplyAdd(share, turbo_bins::kLastPlace, turbo_bins::kPlaceOrigin);
-    return bins_[(BitsOf(place) & turbo_bins::kPlaceMask) / turbo_bins::kBinBytes];
-  }
+  uint32_t upper_codes_ = 0;
+  uint32_t distances_ = 0;
+};
+inline constexpr uint32_t kAllCertain = 0x22222222u;
 
- private:
-  const TurboBin (&bins_)[kTurboBins];
-#endif
+// The codes of 32 tokens' values that a lane has, step after step.
+template <int kChannels, bool kIsV>
+class TurboCollector;
+
+// K: a step's values are one token's.
+template <int kChannels>
+class TurboCollector<kChannels, false> {
+ public:
+  // Puts the step's codes behind those in `codes`. Returns the AND of what Finish leaves.
+  TURBOKV_HOST_DEVICE uint32_t Step(const float (&y)[kChannels / 16][4],
+                                    const TurboScaling& scaling, const TurboCellReader& cells,
+                                    NibbleCodes<kChannels, false>& codes) {
+    codes.BeginStep();
+    uint32_t certain = kAllCertain;
+    TURBOKV_UNROLL
+    for (int block = 0; block < kChannels / 32; ++block) {
+      TurboCodeWord word;
+      TURBOKV_UNROLL
+      for (int j = 0; j < 8; ++j) word.Add(y[2 * block + (j >> 2)][j & 3], scaling, cells);
+      codes.nibbles[block][3] = word.Finish(certain);
+    }
+    return certain;
+  }
 };
 
-// Lowers `nearest` to the smallest distance of y[i] * inverse[i] to a threshold. Returns the codes
-// as a quad of nibbles (pack.cuh) in the low 16 bits; the others are not cleared.
-TURBOKV_HOST_DEVICE uint32_t QuantizeTurboQuad(const float (&y)[4], const float (&inverse)[4],
-                                               const TurboBinReader& bins, float (&nearest)[4]) {
-  float digits = 0.0f;
-  TURBOKV_UNROLL
-  for (int i = 3; i >= 0; --i) {
-    const float share = Saturate(MultiplyAdd(y[i], inverse[i] * (0.5f / kBinRange), 0.5f));
-    const TurboBin bin = bins.Read(share);
-    const float distance = MultiplyAdd(y[i], inverse[i], -bin.threshold);
-    nearest[i] = Smaller(nearest[i], Magnitude(distance));
-    // Whole even where it is in doubt: the quad's other codes may be another token's.
-    const float code = bin.base + (distance > 0.0f ? 1.0f : 0.0f);
-    digits = i == 3 ? code : MultiplyAdd(digits, 16.0f, code);
+// V: a step's values are two tokens', in every word.
+template <int kChannels>
+class TurboCollector<kChannels, true> {
+ public:
+  TURBOKV_HOST_DEVICE void Step(const float (&y)[kChannels / 16][4],
+                                const TurboScaling (&scaling)[2], const TurboCellReader& cells) {
+    TURBOKV_UNROLL
+    for (int block = 0; block < kChannels / 16; ++block) {
+      TURBOKV_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        words_[block >> 1][2 * (block & 1) + (i >> 1)].Add(y[block][i], scaling[i & 1], cells);
+      }
+    }
   }
-  return BitsOf(digits + turbo_bins::kPlaceOrigin);
-}
+
+  // After all steps: the codes, and the AND of what Finish leaves: nibble 2 step + i is a token's.
+  TURBOKV_HOST_DEVICE uint32_t Finish(NibbleCodes<kChannels, true>& codes) const {
+    uint32_t certain = kAllCertain;
+    TURBOKV_UNROLL
+    for (int block = 0; block < kChannels / 32; ++block) {
+      TURBOKV_UNROLL
+      for (int n = 0; n < 4; ++n) codes.nibbles[block][n] = words_[block][n].Finish(certain);
+    }
+    return certain;
+  }
+
+ private:
+  TurboCodeWord words_[kChannels / 32][4];
+};
 
 }  // namespace turbokv::cuda

@@ -84,6 +84,41 @@ TURBOKV_HOST_DEVICE uint32_t SelectBytes(uint32_t a, uint32_t b, uint32_t select
 #endif
 }
 
+// `word` moved up by four bits, with the four highest bits of `value` behind it.
+TURBOKV_HOST_DEVICE uint32_t AppendHighNibble(uint32_t word, uint32_t value) {
+#ifdef __CUDA_ARCH__
+  return __funnelshift_l(value, word, 4);
+#else
+  return word << 4 | value >> 28;
+#endif
+}
+// `word` moved down by four bits, with the four lowest bits of `value` before it.
+TURBOKV_HOST_DEVICE uint32_t AppendLowNibble(uint32_t word, uint32_t value) {
+#ifdef __CUDA_ARCH__
+  return __funnelshift_r(word, value, 4);
+#else
+  return word >> 4 | value << 28;
+#endif
+}
+
+TURBOKV_HOST_DEVICE uint32_t ReverseBits(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __brev(word);
+#else
+  uint32_t reversed = 0;
+  for (int i = 0; i < 32; ++i) reversed |= (word >> i & 1) << (31 - i);
+  return reversed;
+#endif
+}
+
+TURBOKV_HOST_DEVICE uint32_t CountBits(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return static_cast<uint32_t>(__popc(word));
+#else
+  return static_cast<uint32_t>(__builtin_popcount(word));
+#endif
+}
+
 // sum + the four bytes of `bytes`.
 TURBOKV_HOST_DEVICE uint32_t AddBytes(uint32_t bytes, uint32_t sum) {
 #ifdef __CUDA_ARCH__

@@ -1,14 +1,18 @@
 // The arithmetic of the encoding kernels on the host: no GPU needed.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/encode/centroid_counts.cuh"
+#include "kernels/cuda/encode/centroid_squares.cuh"
 #include "kernels/cuda/encode/codebook.cuh"
 #include "kernels/cuda/encode/crc32c.cuh"
 #include "kernels/cuda/encode/exact_math.cuh"
 #include "kernels/cuda/encode/pack.cuh"
+#include "kernels/cuda/encode/turbo_quantizer.cuh"
 #include "kernels/format/crc32c.h"
 #include "kernels/format/exponent.h"
 #include "kernels/format/rotation.h"
@@ -39,6 +43,103 @@ TEST(EncodeArithmeticTest, CodebooksAreThoseOfTheFormat) {
     EXPECT_EQ(FirstSigns(i / 32) >> (i % 32) & 1, RotationSign(kRotationSigns1, i) < 0);
     EXPECT_EQ(SecondSigns(i / 32) >> (i % 32) & 1, RotationSign(kRotationSigns2, i) < 0);
   }
+}
+
+// Every value next to a threshold or far from it gets its code, or is known to be in doubt.
+template <int kBits>
+void CheckTurboCells() {
+  const Codebook book = CodebookOf(kTurboCodec<kBits>, 128);
+  for (int ratio = 0; ratio < kTurboRatios; ++ratio) {
+    const TurboTable table = TurboTableOf(kTurboCodec<kBits>, ratio);
+    const double guard = kTurboGuard * TurboRatio(ratio);
+    const TurboScaling scaling = TurboScalingOf(1.0f, TurboGain(ratio));
+    const auto check = [&](float value) {
+      TurboCodeWord word;
+      for (int i = 0; i < 8; ++i) word.Add(i % 2 ? -value : value, scaling, TurboCellReader(table));
+      uint32_t certain = kAllCertain;
+      const uint32_t codes = word.Finish(certain);
+      for (int i = 0; i < 2; ++i) {
+        const double exact = i ? -double{value} : double{value};
+        int code = 0;
+        double nearest = 1;
+        for (int k = 0; k < book.thresholds_count; ++k) {
+          code += book.thresholds[k] <= exact;
+          nearest = std::min(nearest, std::abs(exact - book.thresholds[k]));
+        }
+        const bool is_certain = certain >> (4 * i) & 2;
+        // Thresholds in the table are up to 3.5 half ulps off; rounding of the distance.
+        ASSERT_FALSE(is_certain && nearest < guard - 4.5 * kHalfUlp) << exact;
+        ASSERT_TRUE(is_certain || nearest < 1.01 * guard + 4.5 * kHalfUlp) << exact;
+        const int found = static_cast<int>(codes >> (4 * i) & 15);
+        ASSERT_TRUE(!is_certain || found == code) << exact;
+        // Those in doubt have one of the threshold's two codes.
+        ASSERT_LE(std::abs(found - code), 1) << exact;
+        ASSERT_EQ(codes >> (4 * i) & 15, codes >> (4 * i + 24 - 8 * i) & 15);
+      }
+    };
+    for (double value = 0; value <= 1.0001; value += 1.37e-4) check(static_cast<float>(value));
+    for (int k = 0; k < book.thresholds_count; ++k) {
+      for (double distance = 0.3 * kHalfUlp; distance < 0.01; distance *= 1.11) {
+        check(static_cast<float>(book.thresholds[k] + distance));
+        check(static_cast<float>(book.thresholds[k] - distance));
+      }
+    }
+  }
+}
+
+TEST(EncodeArithmeticTest, FindsTurboCodesThroughCells) {
+  CheckTurboCells<2>();
+  CheckTurboCells<3>();
+  CheckTurboCells<4>();
+}
+
+template <int kBits>
+void CheckCentroidSums() {
+  const Codebook book = CodebookOf(kTurboCodec<kBits>, 128);
+  std::mt19937 rng(kBits);
+  for (int round = 0; round < 1000; ++round) {
+    // Some rounds have one code only.
+    const uint32_t same = static_cast<uint32_t>(rng());
+    uint32_t words[4];
+    double sums[2] = {};  // of two and of four words
+    for (int word = 0; word < 4; ++word) {
+      words[word] = 0;
+      for (int j = 0; j < 8; ++j) {
+        const uint32_t code = (round % 4 == 0 ? same : static_cast<uint32_t>(rng())) % (1 << kBits);
+        words[word] |= code << (4 * j);
+        if (word < 2) sums[0] += book.squares[code];
+        sums[1] += book.squares[code];
+      }
+    }
+    const uint32_t two[2] = {words[0], words[1]};
+    ASSERT_NEAR(CentroidSquares<kBits>::Sum(two) * kSquareUnit, sums[0], 16 * kSquareUnit);
+    ASSERT_NEAR(CentroidSquares<kBits>::Sum(words) * kSquareUnit, sums[1], 32 * kSquareUnit);
+
+    uint32_t blocks[4][4];
+    double by_token[8] = {};
+    for (auto& block : blocks) {
+      for (uint32_t& word : block) {
+        word = 0;
+        for (int j = 0; j < 8; ++j) {
+          const uint32_t code =
+              (round % 4 == 0 ? same : static_cast<uint32_t>(rng())) % (1 << kBits);
+          word |= code << (4 * j);
+          by_token[j] += book.squares[code];
+        }
+      }
+    }
+    typename CentroidCounts<kBits>::Words counts;
+    CentroidCounts<kBits>::Count(blocks, counts);
+    for (int j = 0; j < 8; ++j) {
+      ASSERT_NEAR(CentroidCounts<kBits>::SumOfSquares(counts[j / 4], j % 4, 16), by_token[j], 1e-6);
+    }
+  }
+}
+
+TEST(EncodeArithmeticTest, SumsSquaresOfCentroids) {
+  CheckCentroidSums<2>();
+  CheckCentroidSums<3>();
+  CheckCentroidSums<4>();
 }
 
 TEST(EncodeArithmeticTest, PacksLanesAsTilesAreDefined) {

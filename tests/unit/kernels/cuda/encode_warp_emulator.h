@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/cuda/encode/centroid_counts.cuh"
+#include "kernels/cuda/encode/centroid_squares.cuh"
 #include "kernels/cuda/encode/fragments.cuh"
 #include "kernels/cuda/encode/int_quantizer.cuh"
 #include "kernels/cuda/encode/lane_codes.cuh"
@@ -23,9 +24,9 @@ struct LaneValues {
   float y[kChannels / 16][4];
 };
 
-// What tensor cores make of 16 products: aligned to the largest, cut one bit below 24, summed, cut
-// to 24 bits.
-inline float CutSum(const std::array<double, 16>& terms) {
+// What tensor cores make of 16 products and what they are added to: aligned to the largest, cut one
+// bit below 24, summed, cut to 24 bits.
+inline float CutSum(const std::array<double, 17>& terms) {
   double largest = 0;
   for (double term : terms) largest = std::max(largest, std::abs(term));
   if (largest == 0) return 0;
@@ -37,7 +38,7 @@ inline float CutSum(const std::array<double, 16>& terms) {
   return static_cast<float>(std::trunc(sum / last_place) * last_place);
 }
 
-// mma.m16n8k16 with bf16 operands as lanes hold them, accumulators zero.
+// mma.m16n8k16 with bf16 operands as lanes hold them, adding to c.
 using Operand = std::array<std::array<uint32_t, 4>, 32>;
 inline void EmulateProduct(const Operand& a, const Operand& b, std::array<float*, 32> c) {
   double left[16][16], right[16][8];
@@ -56,7 +57,8 @@ inline void EmulateProduct(const Operand& a, const Operand& b, std::array<float*
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) {
-      std::array<double, 16> terms;
+      std::array<double, 17> terms;
+      terms[16] = c[lane][i];
       for (int k = 0; k < 16; ++k) terms[k] = left[g + 8 * (i >> 1)][k] * right[k][2 * t + (i & 1)];
       c[lane][i] = CutSum(terms);
     }
@@ -79,15 +81,38 @@ std::array<uint32_t, 2> ReadBlock(const SlabBits<kChannels>& slab, int step, int
   return words;
 }
 
+// A mean of the group, and what GroupMean makes of it.
+template <int kChannels>
+struct EmulatedMean {
+  std::array<float, kChannels> values{};
+  std::array<float, kChannels> sums{};
+  float norm = 0;
+
+  void FindSums() {
+    double square = 0;
+    for (int channel = 0; channel < kChannels; ++channel) {
+      square += double{values[channel]} * values[channel];
+      double sum = 0;
+      for (int from = channel / 16 * 16; from < channel / 16 * 16 + 16; ++from) {
+        const bool first_sign = FirstSigns(from / 32) >> (from % 32) & 1;
+        const bool sign = __builtin_popcount(static_cast<unsigned>(from & channel & 15)) & 1;
+        sum += first_sign != sign ? -double{values[from]} : double{values[from]};
+      }
+      sums[PlaceOfSum<kChannels>(channel)] = -static_cast<float>(sum);
+    }
+    norm = static_cast<float>(std::sqrt(square)) * 1.0001f;
+  }
+};
+
 // Products of a block (V), or of two blocks that are half of all apart (K).
 template <int kChannels, bool kIsV>
-void EmulateBlock(const SlabBits<kChannels>& slab, int step, int block,
-                  std::vector<LaneValues<kChannels>>& lanes) {
+void EmulateBlock(const SlabBits<kChannels>& slab, const EmulatedMean<kChannels>& mean, int step,
+                  int block, std::vector<LaneValues<kChannels>>& lanes) {
   constexpr uint32_t kOne = 0x3f803f80;
   constexpr int kHalf = kChannels / 32;
   for (int q = 0; q < (kIsV ? 1 : 2); ++q) {
     Operand a{}, b{};
-    std::array<std::array<float, 4>, 32> z;
+    std::array<std::array<float, 4>, 32> z{};
     std::array<float*, 32> c;
     for (int lane = 0; lane < 32; ++lane) {
       c[lane] = z[lane].data();
@@ -99,6 +124,8 @@ void EmulateBlock(const SlabBits<kChannels>& slab, int step, int block,
         const auto other = ReadBlock<kChannels>(slab, step, lane, block + kHalf);
         a[lane] = {x[0], other[0], x[1], other[1]};
         for (int r = 0; r < 2; ++r) b[lane][r] = HadamardColumn(kOne, q, r, lane);
+        const float* first = &mean.sums[FirstSums(block, q, lane & 3)];
+        std::copy(first, first + 4, z[lane].begin());
       }
     }
     EmulateProduct(a, b, c);
@@ -117,10 +144,11 @@ void EmulateBlock(const SlabBits<kChannels>& slab, int step, int block,
 
 // TokenRotation::Run for every lane.
 template <int kChannels, bool kIsV>
-std::vector<LaneValues<kChannels>> EmulateRotation(const SlabBits<kChannels>& slab, int step) {
+std::vector<LaneValues<kChannels>> EmulateRotation(const SlabBits<kChannels>& slab,
+                                                   const EmulatedMean<kChannels>& mean, int step) {
   std::vector<LaneValues<kChannels>> lanes(32);
   for (int block = 0; block < kChannels / (kIsV ? 16 : 32); ++block) {
-    EmulateBlock<kChannels, kIsV>(slab, step, block, lanes);
+    EmulateBlock<kChannels, kIsV>(slab, mean, step, block, lanes);
   }
   for (auto& lane : lanes) TransformBlocks<kChannels / 16>(lane.y);
   return lanes;
