@@ -21,6 +21,7 @@ ALLOWED = {
     "kernels": ["base", "kernels/format"],
     "client": ["base", "kernels", "kernels/format", "kernels/cpu", "client/wire", "turbokv/v1"],
     "client/wire": ["base", "kernels", "kernels/format", "client", "turbokv/v1"],
+    "client/nccl": ["base", "kernels", "kernels/format", "client", "client/wire", "turbokv/v1"],
     "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client"],
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],
@@ -31,8 +32,10 @@ ALLOWED = {
                      "server/telemetry"],
     "server/ingest": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "server/index",
                       "server/telemetry", "server/config"],
-    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/wire", "server/index",
-                   "server/ingest", "server/telemetry", "server/config", "turbokv/v1"],
+    "server/nccl": ["base", "kernels", "kernels/format", "client/nccl", "server/index"],
+    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/nccl", "client/wire",
+                   "server/index", "server/ingest", "server/nccl", "server/telemetry",
+                   "server/config", "turbokv/v1"],
 }
 INCLUDE = re.compile(r'#include [<"]((?:base|kernels|client|server|turbokv/v1)/?[\w/.-]*)[>"]')
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
