@@ -72,6 +72,7 @@ absl::Status NcclChannel::Receive(absl::Span<const NcclPiece> pieces, NcclDone d
 
 absl::Status NcclChannel::status() const { return core_->status(); }
 bool NcclChannel::connected() const { return core_->connected(); }
+bool NcclChannel::ended() const { return core_->WaitEnded(absl::InfinitePast()); }
 
 absl::Status NcclChannel::WaitConnected(absl::Time deadline) {
   return core_->WaitConnected(deadline);

@@ -86,6 +86,8 @@ class NcclChannel {
   // OK while the channel connects or works; what ended it, afterwards.
   absl::Status status() const;
   bool connected() const;
+  // Whether its thread has nothing left to do: letting go of it then takes no time.
+  bool ended() const;
   // Waits until it is connected. UNAVAILABLE: it ended first; DEADLINE_EXCEEDED.
   absl::Status WaitConnected(absl::Time deadline);
   // Waits until no transfer is left. What ended the channel, or DEADLINE_EXCEEDED: it goes on.
@@ -94,7 +96,8 @@ class NcclChannel {
   // Ends the channel; `reason` is for the message. Returns at once.
   void Abort(absl::string_view reason);
   // Ends the channel in order, once all transfers of both ends have finished: status() is then
-  // CANCELLED. A peer that does not do the same within `timeout` is not waited for longer. Waits.
+  // CANCELLED. A peer that does not do the same within `timeout` is not waited for longer. Waits:
+  // not for callbacks.
   void Close(absl::Duration timeout);
 
  private:

@@ -50,6 +50,7 @@ TEST(NcclChannelTest, MovesScatteredPiecesBothWays) {
   ASSERT_TRUE(pair.peer->Send(cut(&there), nullptr).ok());
   ASSERT_TRUE(pair.service->Receive(cut(&here), nullptr).ok());
   ASSERT_TRUE(pair.service->Wait(Soon()).ok());
+  ASSERT_TRUE(pair.peer->Wait(Soon()).ok());
   EXPECT_EQ(here, there);
 }
 
@@ -100,6 +101,7 @@ TEST(NcclChannelTest, PassesOverNumbersThatWereGivenUp) {
   ASSERT_TRUE(pair.service->Enqueue(1, kSend, {PieceOf(&sent)}, nullptr).ok());
   ASSERT_TRUE(pair.peer->Enqueue(1, kReceive, {PieceOf(&received)}, nullptr).ok());
   ASSERT_TRUE(pair.peer->Wait(Soon()).ok());
+  ASSERT_TRUE(pair.service->Wait(Soon()).ok());
   EXPECT_EQ(received, sent);
   EXPECT_THAT(outcomes.statuses(), AllOf(SizeIs(2), Each(absl::OkStatus())));
 }
@@ -160,6 +162,7 @@ TEST(NcclChannelTest, EndsWhenSizesDiffer) {
   const absl::Status status = pair.peer->Wait(Soon());
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("ncclInvalidUsage"));
+  (void)pair.service->Wait(Soon());  // done with the bytes, however it ends
 }
 
 TEST(NcclChannelTest, ClosesInOrder) {
