@@ -129,8 +129,7 @@ absl::Status NcclChannel::Core::CheckTimes() {
 
 absl::Status NcclChannel::Core::CheckAborted() {
   MutexLock lock(&mutex_);
-  if (!abort_reason_) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("aborted: ", *abort_reason_));
+  return status_;
 }
 
 absl::Status NcclChannel::Core::AwaitProgress(absl::Time deadline, absl::string_view what) {
@@ -165,7 +164,7 @@ absl::Status NcclChannel::Core::CloseInOrder() {
 
 void NcclChannel::Core::Pause() {
   MutexLock lock(&mutex_);
-  if (abort_reason_) return;
+  if (!status_.ok()) return;
   if (in_flight_.empty()) {
     // Whoever adds work, aborts or closes wakes the thread; it asks for errors on its own.
     wake_.wait_for(mutex_, absl::ToChronoMicroseconds(close_deadline_ ? kMinPause : kIdlePause));
@@ -186,15 +185,16 @@ void NcclChannel::Core::Finish(NcclTransfer transfer, const absl::Status& status
 }
 
 void NcclChannel::Core::End(const absl::Status& cause) {
-  const absl::Status status =
-      closed_in_order_
-          ? absl::CancelledError(absl::StrCat("NCCL channel to ", options_.peer, ": closed"))
-          : absl::UnavailableError(
-                absl::StrCat("NCCL channel to ", options_.peer, ": ", cause.message()));
+  absl::Status status;
   std::vector<NcclTransfer> waiting;
   {
     MutexLock lock(&mutex_);
-    status_ = status;
+    if (status_.ok()) {
+      const std::string message =
+          absl::StrCat("NCCL channel to ", options_.peer, ": ", cause.message());
+      status_ = closed_in_order_ ? absl::CancelledError(message) : absl::UnavailableError(message);
+    }
+    status = status_;
     waiting = queue_.TakeAll();
   }
   changed_.notify_all();
@@ -296,9 +296,12 @@ bool NcclChannel::Core::WaitEnded(absl::Time deadline) {
 void NcclChannel::Core::Abort(absl::string_view reason) {
   {
     MutexLock lock(&mutex_);
-    if (!abort_reason_) abort_reason_ = std::string(reason);
+    if (!status_.ok()) return;
+    status_ = absl::UnavailableError(
+        absl::StrCat("NCCL channel to ", options_.peer, ": aborted: ", reason));
   }
   wake_.notify_one();
+  changed_.notify_all();
 }
 
 void NcclChannel::Core::CloseBy(absl::Time deadline) {

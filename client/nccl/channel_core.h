@@ -75,10 +75,10 @@ class NcclChannel::Core {
   CondVar changed_;  // for those who wait for it
   TransferQueue queue_ ABSL_GUARDED_BY(mutex_);
   size_t unfinished_ ABSL_GUARDED_BY(mutex_) = 0;
+  // What ended it, or is about to (an abort that the thread has not seen yet).
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<std::string> abort_reason_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Time> close_deadline_ ABSL_GUARDED_BY(mutex_);
 };
 

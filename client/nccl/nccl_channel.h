@@ -93,7 +93,8 @@ class NcclChannel {
   // Waits until no transfer is left. What ended the channel, or DEADLINE_EXCEEDED: it goes on.
   absl::Status Wait(absl::Time deadline);
 
-  // Ends the channel; `reason` is for the message. Returns at once.
+  // Ends the channel; `reason` is for the message. Returns at once: nothing more is accepted, and
+  // what was is told as soon as the device has let go.
   void Abort(absl::string_view reason);
   // Ends the channel in order, once all transfers of both ends have finished: status() is then
   // CANCELLED. A peer that does not do the same within `timeout` is not waited for longer. Waits:

@@ -54,7 +54,9 @@ struct Group {
   int depth = 0;
   std::vector<std::pair<Communicator*, Batch>> batches;
 };
-thread_local Group group;
+// In the static block of each thread: ThreadSanitizer takes the memory that the loader gets for
+// later ones for a race.
+thread_local Group group __attribute__((tls_model("initial-exec")));
 
 NcclResult Add(bool send, void* buffer, size_t count, int peer, NcclComm comm, NcclStream stream) {
   if (comm == nullptr || stream == nullptr || buffer == nullptr || peer < 0 || peer > 1) {
