@@ -203,11 +203,13 @@ void NcclChannel::Core::End(const absl::Status& cause) {
   while (!in_flight_.empty()) {
     NcclTransfer transfer = std::move(in_flight_.front().transfer);
     in_flight_.pop_front();
-    Finish(std::move(transfer),
-           released ? status
-                    : absl::InternalError(absl::StrCat(
-                          status.message(), "; the device did not let go of ", transfer.Describe(),
-                          " within ", absl::FormatDuration(kAbortGrace))));
+    absl::Status outcome = status;
+    if (!released) {
+      outcome = absl::InternalError(
+          absl::StrCat(status.message(), "; the device did not let go of ", transfer.Describe(),
+                       " within ", absl::FormatDuration(kAbortGrace)));
+    }
+    Finish(std::move(transfer), outcome);
   }
   for (NcclTransfer& transfer : waiting) Finish(std::move(transfer), status);
   communicator_.reset();

@@ -181,7 +181,7 @@ class NcclLink::Stream {
 };
 
 absl::StatusOr<std::unique_ptr<NcclLink>> NcclLink::Open(std::shared_ptr<CacheChannel> service,
-                                                         NcclLinkOptions options) {
+                                                         const NcclLinkOptions& options) {
   std::unique_ptr<NcclLink> link(new NcclLink(std::make_shared<Stream>(std::move(service))));
   TURBOKV_RETURN_IF_ERROR(link->Connect(options));
   return link;

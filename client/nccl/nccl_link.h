@@ -39,7 +39,7 @@ class NcclLink {
   // same name is connected; the rest as NcclService.Connect in transport.proto says, or what went
   // wrong at this end.
   static absl::StatusOr<std::unique_ptr<NcclLink>> Open(std::shared_ptr<CacheChannel> service,
-                                                        NcclLinkOptions options);
+                                                        const NcclLinkOptions& options);
   // Ends the channel and the stream.
   ~NcclLink();
 

@@ -1,10 +1,6 @@
 // NcclService over real sockets, with the fake of NCCL beneath both ends.
 #include "server/rpc/nccl_service.h"
 
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <thread>
 
@@ -239,6 +235,38 @@ TEST_F(NcclServiceTest, EndsAStreamThatIsSilent) {
   ASSERT_FALSE(call.responses.empty());
   EXPECT_EQ(call.responses[0].open().unique_id().size(), kNcclUniqueIdBytes);
   EXPECT_TRUE(Eventually([&] { return service_->channels().open_channels() == 0; }));
+}
+
+// A worker that vanishes in the middle of a transfer, which NCCL does not notice.
+TEST_F(NcclServiceTest, AbortsTransfersWhenTheClientVanishes) {
+  setenv("FAKE_NCCL_HANG_ON_PEER_DEATH", "1", 1);
+  StartServer(TestEnvironment());
+  const auto client = Client();
+  RawCall call(*client);
+  call.Hello();
+  v1::ConnectResponse response;
+  ASSERT_TRUE(call.call->Read(&response));
+  const uint64_t channel_id = response.open().channel_id();
+  NcclChannelOptions options = nccl_testing::OptionsFor({}, 1);
+  response.open().unique_id().copy(options.unique_id.bytes, kNcclUniqueIdBytes);
+  const auto peer = NcclChannel::Connect(options);
+  unsetenv("FAKE_NCCL_HANG_ON_PEER_DEATH");
+  ASSERT_TRUE(peer.ok()) << peer.status();
+  ASSERT_TRUE(Eventually([&] { return service_->channels().Find({}, channel_id).ok(); }));
+  const std::shared_ptr<NcclChannel> service_end = *service_->channels().Find({}, channel_id);
+  std::vector<uint8_t> bytes(64 << 20);
+  Outcomes outcomes;
+  for (uint64_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(service_end->Send({PieceOf(&bytes)}, outcomes.Record(i)).ok());
+  }
+  absl::SleepFor(absl::Milliseconds(100));
+  call.context.TryCancel();
+  const absl::Status status = service_end->Wait(Soon(absl::Seconds(5)));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("default/default/rank0"), HasSubstr("the client has gone")));
+  EXPECT_THAT(outcomes.statuses(), AllOf(testing::SizeIs(3), testing::Each(status)));
+  EXPECT_EQ(service_->channels().open_channels(), 0u);
 }
 
 TEST_F(NcclServiceTest, RefusesMessagesOutOfTurn) {
