@@ -24,6 +24,7 @@ ALLOWED = {
     "client/wire": ["base", "kernels", "kernels/format", "client", "turbokv/v1"],
     # Of client/wire, the names of tenants and clients only: no gRPC.
     "client/share": ["base", "client/wire"],
+    "client/nccl": ["base", "kernels", "kernels/format", "client", "client/wire", "turbokv/v1"],
     "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client"],
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],
@@ -35,9 +36,10 @@ ALLOWED = {
                      "server/telemetry"],
     "server/ingest": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "server/index",
                       "server/telemetry", "server/config", "server/device", "server/pool"],
-    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/wire", "client/share",
-                   "server/index", "server/share", "server/device",
-                   "server/ingest", "server/telemetry", "server/config", "turbokv/v1"],
+    "server/nccl": ["base", "kernels", "kernels/format", "client/nccl", "server/index"],
+    "server/rpc": ["base", "kernels", "kernels/format", "client", "client/nccl", "client/share",
+                   "client/wire", "server/config", "server/device", "server/index", "server/ingest",
+                   "server/nccl", "server/share", "server/telemetry", "turbokv/v1"],
 }
 INCLUDE = re.compile(r'#include [<"]((?:base|kernels|client|server|turbokv/v1)/?[\w/.-]*)[>"]')
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")

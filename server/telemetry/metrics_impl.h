@@ -19,8 +19,9 @@
 namespace turbokv {
 
 // The methods that calls are counted by; anything else is "other".
-inline constexpr std::array<absl::string_view, 9> kRpcMethods = {
-    "Store", "Lookup", "Fetch", "Renew", "Release", "Remove", "Stats", "Describe", "other"};
+inline constexpr std::array<absl::string_view, 10> kRpcMethods = {
+    "Store",  "Lookup", "Fetch",    "Renew",   "Release",
+    "Remove", "Stats",  "Describe", "Connect", "other"};
 inline constexpr size_t kStatusCodes = 17;  // absl's, which are gRPC's
 
 // What is counted for one codec of K or of V.
