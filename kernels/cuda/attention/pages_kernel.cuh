@@ -102,10 +102,9 @@ class PagesWarp {
   TURBOKV_DEVICE const uint8_t* VData() const {
     return cursor_.page_bytes() + cursor_.slice_offset() + params_.k_bytes;
   }
-  TURBOKV_DEVICE FetchPiece ValuesAt(const uint8_t* data) const {
-    return {v_half_, data, HalfBytes(kV, kHeadDim, false)};
+  TURBOKV_DEVICE void FetchValues(const uint8_t* data) {
+    v_slot_.Fetch(lane_, FetchPiece{v_half_, data, HalfBytes(kV, kHeadDim, false)});
   }
-  TURBOKV_DEVICE void FetchValues(const uint8_t* data) { v_slot_.Fetch(lane_, ValuesAt(data)); }
 
   TURBOKV_DEVICE const QueryBlock<kHeadDim>* Blocks() const {
     return static_cast<const QueryBlock<kHeadDim>*>(params_.query_blocks) +
@@ -172,8 +171,6 @@ class PagesWarp {
     if (more) {
       cursor_.Advance();
       FetchKeys();
-      // The slot of V is in use for a while yet.
-      if (!IsSparse()) FetchSlot::Announce(lane_, ValuesAt(VData()));
     }
     PageWeights page[kRowTiles];
     const bool any = Softmax(page_index, scale, bias, weights, page);

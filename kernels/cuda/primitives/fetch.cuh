@@ -39,15 +39,6 @@ class FetchSlot {
     }
   }
 
-  // Begins to bring into the L2 cache what will be fetched when its slot is free.
-  static TURBOKV_DEVICE void Announce(int lane, const FetchPiece& piece) {
-    if (lane == 0) {
-      asm volatile(
-          "cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(piece.from)),
-          "r"(piece.bytes));
-    }
-  }
-
   // Waits for the oldest fetch that was not waited for. `newer`: one fetch of the warp's other slot
   // was begun after it.
   TURBOKV_DEVICE void Wait([[maybe_unused]] bool newer) {
@@ -94,8 +85,6 @@ class FetchSlot {
     (Copy(lane, pieces), ...);
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
-
-  static TURBOKV_DEVICE void Announce(int /*lane*/, const FetchPiece& /*piece*/) {}
 
   TURBOKV_DEVICE void Wait(bool newer) {
     if (newer) {
