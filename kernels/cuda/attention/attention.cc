@@ -45,7 +45,7 @@ class AttentionCall {
   // Whether the pages kernel gives results itself, which saves a kernel's launch, but leaves rows
   // of many short sequences to few thread blocks.
   bool FinishesInPages() const {
-    constexpr int kMostUnitsABlock = 4;
+    constexpr int kMostUnitsABlock = 2;
     return !HasLists() && arguments_.tail_tokens == nullptr &&
            int64_t{batch_.batch} * plan_.rows.units <= int64_t{kMostUnitsABlock} * plan_.blocks;
   }
