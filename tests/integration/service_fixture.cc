@@ -23,8 +23,9 @@ ServerConfig TestConfig() {
   return config;
 }
 
-std::unique_ptr<Server> StartServer(const ServerConfig& config) {
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config);
+std::unique_ptr<Server> StartServer(const ServerConfig& config,
+                                    std::vector<std::unique_ptr<Device>> devices) {
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, std::move(devices));
   if (!server.ok()) {
     ADD_FAILURE() << server.status();
     std::abort();

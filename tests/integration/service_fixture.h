@@ -22,7 +22,8 @@ namespace turbokv::testing {
 // Loopback, any port, 64 MiB, everything sampled.
 ServerConfig TestConfig();
 
-std::unique_ptr<Server> StartServer(const ServerConfig& config);
+std::unique_ptr<Server> StartServer(const ServerConfig& config,
+                                    std::vector<std::unique_ptr<Device>> devices = {});
 std::shared_ptr<CacheChannel> ConnectTo(const Server& server, const std::string& tenant = "default",
                                         const std::string& client = "default");
 

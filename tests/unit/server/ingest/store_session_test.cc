@@ -31,7 +31,7 @@ class StoreSessionTest : public ::testing::Test {
     options.budget_bytes = size_t{8} << 20;
     options.slab_bytes = size_t{1} << 20;
     cache_ = *BlockCache::Create(options, &metrics_);
-    environment_ = {cache_.get(), &metrics_, &encoder_, &staging_};
+    environment_ = {cache_.get(), &metrics_, &encoder_, &staging_, nullptr};
   }
 
   StoreAnnouncement Announce(uint64_t tokens) {
@@ -94,7 +94,7 @@ TEST_F(StoreSessionTest, PublishesWhatDecodesToWhatCame) {
   ASSERT_TRUE(found.ok());
   ASSERT_EQ(found->matched_blocks, 2);
   const auto lease = cache_->FindLease(ClientIdentity(), found->lease_id);
-  auto run = PageRun::Create({}, *lease, cache_.get(), &metrics_);
+  auto run = PageRun::Create({}, *lease, cache_.get(), nullptr, &metrics_);
   ASSERT_TRUE(run.ok());
   for (int layer = 0; layer < 2; ++layer) {
     const auto chunk = run->Next();
