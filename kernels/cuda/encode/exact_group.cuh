@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/encode/exact_math.cuh"
 #include "kernels/cuda/encode/params.cuh"
+#include "kernels/cuda/encode/transform_passes.cuh"
 
 namespace turbokv::cuda {
 
@@ -19,14 +20,19 @@ TURBOKV_DEVICE bool IsNegative(uint32_t sign_word, int lane, int k) {
   return sign_word >> ((kPerLane * lane + k) & 31) & 1;
 }
 
-// s1, then H, unnormalised; only over channels of blocks of kPerLane x kLanes, if that is fewer.
-template <int kPerLane, int kLanes = kWarpLanes>
-TURBOKV_DEVICE void TransformExactly(double (&x)[kPerLane], int lane) {
+template <int kPerLane>
+TURBOKV_DEVICE void FlipFirstSigns(double (&x)[kPerLane], int lane) {
   const uint32_t signs = FirstSigns(kPerLane * lane / 32);
 #pragma unroll
   for (int k = 0; k < kPerLane; ++k) x[k] = IsNegative<kPerLane>(signs, lane, k) ? -x[k] : x[k];
+}
+
+// Stages of H from `stride` on, in units of places in x.
+template <int kPerLane>
+TURBOKV_DEVICE void AddAndSubtract(double (&x)[kPerLane], int first_stride) {
 #pragma unroll
   for (int stride = 1; stride < kPerLane; stride *= 2) {
+    if (stride < first_stride) continue;
 #pragma unroll
     for (int k = 0; k < kPerLane; ++k) {
       if (k & stride) continue;
@@ -36,6 +42,13 @@ TURBOKV_DEVICE void TransformExactly(double (&x)[kPerLane], int lane) {
       x[k + stride] = Subtract(a, b);
     }
   }
+}
+
+// s1, then H over blocks of kPerLane x kLanes channels, unnormalised.
+template <int kPerLane, int kLanes>
+TURBOKV_DEVICE void TransformSmallBlocks(double (&x)[kPerLane], int lane) {
+  FlipFirstSigns<kPerLane>(x, lane);
+  AddAndSubtract<kPerLane>(x, 1);
 #pragma unroll 1
   for (int stride = 1; stride < kLanes; stride *= 2) {
 #pragma unroll
@@ -74,6 +87,32 @@ TURBOKV_DEVICE double SumExactly(const double (&terms)[kPerLane], const Scratch&
   return Add(sum, __shfl_xor_sync(~0u, sum, 1));
 }
 
+// s1, then H, unnormalised. A few stages at a time are a lane's own; in between, values are dealt
+// anew through scratch.
+template <int kPerLane, class Scratch>
+TURBOKV_DEVICE void TransformExactly(double (&x)[kPerLane], const Scratch& scratch, int lane) {
+  using Passes = TransformPasses<kPerLane>;
+  FlipFirstSigns<kPerLane>(x, lane);
+  AddAndSubtract<kPerLane>(x, 1);
+#pragma unroll
+  for (int pass = 1; pass <= Passes::kCount; ++pass) {
+#pragma unroll
+    for (int k = 0; k < kPerLane; ++k) {
+      const int channel = Passes::Channel(pass - 1, lane, k);
+      scratch.At(channel / 8, channel % 8) = x[k];
+    }
+    __syncwarp();
+    const int next = pass % Passes::kCount;  // in the end as in the beginning
+#pragma unroll
+    for (int k = 0; k < kPerLane; ++k) {
+      const int channel = Passes::Channel(next, lane, k);
+      x[k] = scratch.At(channel / 8, channel % 8);
+    }
+    __syncwarp();
+    if (next != 0) AddAndSubtract<kPerLane>(x, Passes::FirstStride(next));
+  }
+}
+
 template <int kPerLane>
 TURBOKV_DEVICE void FinishRotation(double (&x)[kPerLane], double factor, int lane) {
   const uint32_t signs = SecondSigns(kPerLane * lane / 32);
@@ -84,29 +123,34 @@ TURBOKV_DEVICE void FinishRotation(double (&x)[kPerLane], double factor, int lan
   }
 }
 
-// `book` and `thresholds` known to the compiler make the search a few compares with constants.
-template <int kPerLane, class Scratch>
+// The code of a rotated value: how many thresholds are not above it.
+struct LinearSearch {
+  const Codebook& book;
+  TURBOKV_DEVICE uint32_t operator()(double value) const {
+    uint32_t code = 0;
+    for (int i = 0; i < book.thresholds_count; ++i) code += book.thresholds[i] <= value;
+    return code;
+  }
+};
+
+// code_of: LinearSearch or alike.
+template <int kPerLane, class CodeOf, class Scratch>
 TURBOKV_DEVICE GroupScales EncodeTurboExactly(double (&x)[kPerLane], const Codebook& book,
-                                              int thresholds, const Scratch& scratch, int lane,
-                                              uint32_t (&codes)[kPerLane]) {
+                                              const CodeOf& code_of, const Scratch& scratch,
+                                              int lane, uint32_t (&codes)[kPerLane]) {
   constexpr double kRoot = kPerLane == 2 ? 8.0 : kRoot128;
   double squares[kPerLane];
 #pragma unroll
   for (int k = 0; k < kPerLane; ++k) squares[k] = Multiply(x[k], x[k]);
   const double norm = Root(SumExactly<kPerLane>(squares, scratch, lane));
-  TransformExactly<kPerLane>(x, lane);
+  TransformExactly<kPerLane>(x, scratch, lane);
   const double divisor = norm > kSmallestNormalizableNorm ? Multiply(norm, kRoot) : kRoot;
   FinishRotation<kPerLane>(x, Divide(1.0, divisor), lane);
 #pragma unroll
-  for (int k = 0; k < kPerLane; ++k) codes[k] = 0;
-#pragma unroll
-  for (int i = 0; i < thresholds; ++i) {
-    const double threshold = book.thresholds[i];
-#pragma unroll
-    for (int k = 0; k < kPerLane; ++k) codes[k] += threshold <= x[k];
+  for (int k = 0; k < kPerLane; ++k) {
+    codes[k] = code_of(x[k]);
+    squares[k] = book.squares[codes[k]];
   }
-#pragma unroll
-  for (int k = 0; k < kPerLane; ++k) squares[k] = book.squares[codes[k]];
   const double centroid_norm = Root(SumExactly<kPerLane>(squares, scratch, lane));
   return {FiniteFp16(Divide(norm, centroid_norm)), 0};
 }
@@ -132,11 +176,12 @@ TURBOKV_DEVICE void MinMaxExactly(const double (&x)[kPerLane], double& min, doub
   max = __shfl_sync(~0u, max, 0);
 }
 
-template <int kPerLane>
-TURBOKV_DEVICE GroupScales EncodeIntExactly(double (&x)[kPerLane], double max_code, int lane,
+template <int kPerLane, class Scratch>
+TURBOKV_DEVICE GroupScales EncodeIntExactly(double (&x)[kPerLane], double max_code,
+                                            const Scratch& scratch, int lane,
                                             uint32_t (&codes)[kPerLane]) {
   constexpr double kInverseRoot = 1.0 / (kPerLane == 2 ? 8.0 : kRoot128);
-  TransformExactly<kPerLane>(x, lane);
+  TransformExactly<kPerLane>(x, scratch, lane);
   FinishRotation<kPerLane>(x, kInverseRoot, lane);
   double min, max;
   MinMaxExactly<kPerLane>(x, min, max);

@@ -19,10 +19,11 @@ __device__ __noinline__ GroupScales EncodeGroupExactly(double (&x)[kPerLane],
                                                        int lane, uint32_t (&codes)[kPerLane]) {
   const CodecFacts facts = FactsOf(params.codec);
   if (facts.scale_kind == ScaleKind::kGroupFp16) {
-    return EncodeTurboExactly<kPerLane>(x, params.codebook, params.codebook.thresholds_count,
+    return EncodeTurboExactly<kPerLane>(x, params.codebook, LinearSearch{params.codebook},
                                         ScratchRows{scratch}, lane, codes);
   }
-  return EncodeIntExactly<kPerLane>(x, (1 << facts.code_bits) - 1, lane, codes);
+  return EncodeIntExactly<kPerLane>(x, (1 << facts.code_bits) - 1, ScratchRows{scratch}, lane,
+                                    codes);
 }
 
 // Channels `begin`.. of `vector`, a group of kPerLane x 32.

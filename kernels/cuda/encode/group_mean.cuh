@@ -69,7 +69,7 @@ TURBOKV_DEVICE void ComputeMean(const GroupValues<kChannels>& group, uint16_t* s
       square += value * value;
       x[k] = value;
     }
-    TransformExactly<kPerLane, 16 / kPerLane>(x, lane);
+    TransformSmallBlocks<kPerLane, 16 / kPerLane>(x, lane);
 #pragma unroll
     for (int k = 0; k < kPerLane; ++k) {
       mean.sums[PlaceOfSum<kChannels>(kPerLane * lane + k)] = -static_cast<float>(x[k]);

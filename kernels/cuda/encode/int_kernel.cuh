@@ -57,9 +57,9 @@ class IntQuantizer {
   TURBOKV_DEVICE uint32_t Finish(uint16_t*) { return __reduce_or_sync(~0u, doubtful_); }
 
   template <int kPerLane, class Scratch>
-  TURBOKV_DEVICE GroupScales EncodeExactly(double (&x)[kPerLane], const Scratch&,
+  TURBOKV_DEVICE GroupScales EncodeExactly(double (&x)[kPerLane], const Scratch& scratch,
                                            uint32_t (&codes)[kPerLane]) const {
-    return EncodeIntExactly<kPerLane>(x, (1 << code_bits_) - 1, lane_, codes);
+    return EncodeIntExactly<kPerLane>(x, (1 << code_bits_) - 1, scratch, lane_, codes);
   }
 
   TURBOKV_DEVICE void StoreCodes(uint8_t* section, int first_tile) const {

@@ -119,4 +119,15 @@ class TurboCellReader {
 #endif
 };
 
+// The code of a value (as normalised values are, or `scale` times that) that is to be told from
+// its cell's threshold exactly. `thresholds`: of a Codebook, times the scale.
+TURBOKV_HOST_DEVICE uint32_t ExactTurboCode(double value, float inverse_scale,
+                                            const TurboCellReader& cells,
+                                            const double (&thresholds)[kMaxThresholds]) {
+  const uint32_t word =
+      cells.Read(static_cast<float>(value), turbo_cells::kPlacesPerUnit * inverse_scale);
+  const uint32_t lower = (word & 15) - 1;
+  return lower + (thresholds[lower] <= value ? 1 : 0);
+}
+
 }  // namespace turbokv::cuda

@@ -141,8 +141,12 @@ class TurboQuantizer {
   template <int kPerLane, class Scratch>
   TURBOKV_DEVICE GroupScales EncodeExactly(double (&x)[kPerLane], const Scratch& scratch,
                                            uint32_t (&codes)[kPerLane]) const {
-    return EncodeTurboExactly<kPerLane>(x, kTurboBook<kBits, kChannels>, (1 << kBits) - 1, scratch,
-                                        lane_, codes);
+    const Codebook& book = kTurboBook<kBits, kChannels>;
+    const TurboCellReader cells(tables_);
+    const auto code_of = [&](double value) {
+      return ExactTurboCode(value, kInverseCentroidScale, cells, book.thresholds);
+    };
+    return EncodeTurboExactly<kPerLane>(x, book, code_of, scratch, lane_, codes);
   }
 
   TURBOKV_DEVICE void StoreCodes(uint8_t* section, int first_tile) const {

@@ -12,6 +12,7 @@
 #include "kernels/cuda/encode/crc32c.cuh"
 #include "kernels/cuda/encode/exact_math.cuh"
 #include "kernels/cuda/encode/pack.cuh"
+#include "kernels/cuda/encode/transform_passes.cuh"
 #include "kernels/cuda/encode/turbo_quantizer.cuh"
 #include "kernels/format/crc32c.h"
 #include "kernels/format/exponent.h"
@@ -74,6 +75,8 @@ void CheckTurboCells() {
         ASSERT_TRUE(!is_certain || found == code) << exact;
         // Those in doubt have one of the threshold's two codes.
         ASSERT_LE(std::abs(found - code), 1) << exact;
+        ASSERT_EQ(ExactTurboCode(exact, 1.0f, TurboCellReader(table), book.thresholds),
+                  static_cast<uint32_t>(code));
         ASSERT_EQ(codes >> (4 * i) & 15, codes >> (4 * i + 24 - 8 * i) & 15);
       }
     };
@@ -91,6 +94,67 @@ TEST(EncodeArithmeticTest, FindsTurboCodesThroughCells) {
   CheckTurboCells<2>();
   CheckTurboCells<3>();
   CheckTurboCells<4>();
+}
+
+// Doubles next to a threshold, of groups of both sizes.
+TEST(EncodeArithmeticTest, FindsExactTurboCodesThroughCells) {
+  const TurboTable table = TurboTableOf(Codec::kTurbo4, 0);
+  for (int channels : {64, 128}) {
+    const Codebook book = CodebookOf(Codec::kTurbo4, channels);
+    const float inverse_scale = channels == 64 ? 0.70710678f : 1.0f;
+    for (int k = 0; k < book.thresholds_count; ++k) {
+      const double threshold = book.thresholds[k];
+      const auto code_of = [&](double value) {
+        return ExactTurboCode(value, inverse_scale, TurboCellReader(table), book.thresholds);
+      };
+      const auto above = static_cast<uint32_t>(k + 1);
+      EXPECT_EQ(code_of(threshold), above);
+      EXPECT_EQ(code_of(std::nextafter(threshold, 1.0)), above);
+      EXPECT_EQ(code_of(std::nextafter(threshold, -1.0)), above - 1);
+    }
+  }
+}
+
+// H of a group, its stages in the order of their strides, through passes.
+template <int kPerLane>
+void CheckTransformPasses() {
+  using Passes = TransformPasses<kPerLane>;
+  constexpr int kChannels = 32 * kPerLane;
+  std::mt19937 rng(kPerLane);
+  std::vector<double> expected(kChannels);
+  for (double& value : expected) value = std::ldexp(static_cast<double>(rng()), rng() % 60);
+  std::vector<double> actual = expected;
+  for (int stride = 1; stride < kChannels; stride *= 2) {
+    for (int i = 0; i < kChannels; ++i) {
+      if (i & stride) continue;
+      const double a = expected[i], b = expected[i + stride];
+      expected[i] = a + b;
+      expected[i + stride] = a - b;
+    }
+  }
+  for (int pass = 0; pass < Passes::kCount; ++pass) {
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int stride = Passes::FirstStride(pass); stride < kPerLane; stride *= 2) {
+        for (int k = 0; k < kPerLane; ++k) {
+          if (k & stride) continue;
+          double& low = actual[Passes::Channel(pass, lane, k)];
+          double& high = actual[Passes::Channel(pass, lane, k + stride)];
+          const double a = low, b = high;
+          low = a + b;
+          high = a - b;
+        }
+      }
+    }
+  }
+  EXPECT_EQ(actual, expected);
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int k = 0; k < kPerLane; ++k) EXPECT_EQ(Passes::Channel(0, lane, k), kPerLane * lane + k);
+  }
+}
+
+TEST(EncodeArithmeticTest, TransformsInPasses) {
+  CheckTransformPasses<2>();
+  CheckTransformPasses<4>();
 }
 
 template <int kBits>
