@@ -3,7 +3,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/logging.h"
 #include "base/status_macros.h"
+#include "client/shared_fetch.h"
 #include "client/wire/bulk_message.h"
 #include "client/wire/call_context.h"
 #include "client/wire/fetch_call.h"
@@ -75,18 +77,33 @@ class DecodeReader::Impl {
     }
     request.set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options.lease)));
 
-    grpc::ClientContext context;
-    PrepareCall(*channel_, options.timeout, &context);
-    v1::LookupResponse response;
-    const grpc::Status status = stub_->Lookup(&context, request, &response);
-    if (!status.ok()) return CallStatus(*channel_, "lookup", status);
-    return Adopt(response, keys.size());
+    std::shared_ptr<SharedMemory> memory = channel_->shared_memory();
+    absl::StatusOr<v1::LookupResponse> response = CallLookup(request, memory.get(), options);
+    if (memory != nullptr && !response.ok() && SessionIsGone(response.status())) {
+      channel_->DropSharedMemory(memory.get());
+      memory = nullptr;
+      response = CallLookup(request, nullptr, options);
+    }
+    TURBOKV_RETURN_IF_ERROR(response.status());
+    return Adopt(*response, keys.size(), std::move(memory));
   }
 
   absl::Status Fetch(const FetchOptions& options,
                      const std::function<absl::Status(FetchedLayer)>& on_layer) {
     TURBOKV_RETURN_IF_ERROR(RequireLease());
     TURBOKV_ASSIGN_OR_RETURN(const FetchScope scope, ScopeOf(options, match_, spec_->spec.layers));
+    absl::StatusOr<SharedFetch> shared = OpenShared(scope);
+    last_road_ = shared.ok() ? Road::kShm : Road::kGrpc;
+    if (shared.ok()) return FetchShared(scope, &*shared, on_layer);
+    if (memory_ != nullptr) {
+      LogWarning("pages are fetched by gRPC instead of in place",
+                 {{"reason", shared.status().message()}});
+    }
+    return FetchStreamed(scope, options, on_layer);
+  }
+
+  absl::Status FetchStreamed(const FetchScope& scope, const FetchOptions& options,
+                             const std::function<absl::Status(FetchedLayer)>& on_layer) {
     v1::FetchRequest request;
     request.set_lease_id(match_.lease_id);
     request.set_first_layer(scope.first_layer);
@@ -123,6 +140,8 @@ class DecodeReader::Impl {
     v1::ReleaseRequest request;
     request.set_lease_id(match_.lease_id);
     match_ = Match();
+    memory_ = nullptr;
+    places_.clear();
     grpc::ClientContext context;
     PrepareCall(*channel_, kLeaseCallTimeout, &context);
     v1::ReleaseResponse response;
@@ -130,14 +149,72 @@ class DecodeReader::Impl {
   }
 
   int64_t fetched_bytes() const { return fetched_bytes_; }
+  Road last_road() const { return last_road_; }
 
  private:
+  // What a server says that knows the session no more, or shares nothing any more.
+  static bool SessionIsGone(const absl::Status& status) {
+    return absl::IsPermissionDenied(status) || absl::IsFailedPrecondition(status);
+  }
+
+  absl::StatusOr<v1::LookupResponse> CallLookup(v1::LookupRequest request,
+                                                const SharedMemory* memory,
+                                                const LookupOptions& options) {
+    if (memory != nullptr) {
+      request.set_share_session(memory->session_id());
+      request.set_memory(v1::MEMORY_KIND_HOST);
+    }
+    grpc::ClientContext context;
+    PrepareCall(*channel_, options.timeout, &context);
+    v1::LookupResponse response;
+    const grpc::Status status = stub_->Lookup(&context, request, &response);
+    if (!status.ok()) return CallStatus(*channel_, "lookup", status);
+    return response;
+  }
+
+  absl::StatusOr<SharedFetch> OpenShared(const FetchScope& scope) const {
+    if (memory_ == nullptr) return absl::FailedPreconditionError("no memory is shared");
+    std::vector<SharedPlace> places(
+        places_.begin() + scope.extent.first_block,
+        places_.begin() + scope.extent.first_block + scope.extent.blocks);
+    if (scope.extent.tail_tokens > 0) places.push_back(places_.back());
+    return SharedFetch::Open(memory_, match_.lease_id, spec_, scope.extent, places);
+  }
+
+  absl::Status FetchShared(const FetchScope& scope, SharedFetch* shared,
+                           const std::function<absl::Status(FetchedLayer)>& on_layer) {
+    for (int layer = scope.first_layer; layer < scope.end_layer; ++layer) {
+      TURBOKV_ASSIGN_OR_RETURN(const FetchedLayer fetched, shared->Layer(layer));
+      fetched_bytes_ += static_cast<int64_t>(shared->layer_bytes());
+      TURBOKV_RETURN_IF_ERROR(on_layer(fetched));
+      TURBOKV_RETURN_IF_ERROR(shared->CheckUnchanged(fetched));
+    }
+    return absl::OkStatus();
+  }
+
+  // Places of every block, then of the tail; none: the server told none, or not as many.
+  static std::vector<SharedPlace> PlacesOf(const v1::LookupResponse& response) {
+    const v1::Places& places = response.places();
+    const auto count =
+        static_cast<int>(response.matched_blocks()) + (response.tail_found() ? 1 : 0);
+    if (places.pools_size() != count || places.offsets_size() != count ||
+        places.generations_size() != count) {
+      return {};
+    }
+    std::vector<SharedPlace> result;
+    for (int i = 0; i < count; ++i) {
+      result.push_back({places.pools(i), places.offsets(i), places.generations(i)});
+    }
+    return result;
+  }
+
   absl::Status RequireLease() const {
     if (match_.lease_id != 0) return absl::OkStatus();
     return absl::FailedPreconditionError("no lease: Lookup has found nothing, or Release came");
   }
 
-  absl::StatusOr<Match> Adopt(const v1::LookupResponse& response, size_t asked_blocks) {
+  absl::StatusOr<Match> Adopt(const v1::LookupResponse& response, size_t asked_blocks,
+                              std::shared_ptr<SharedMemory> memory) {
     const bool sane = response.matched_blocks() <= asked_blocks &&
                       response.tail_tokens() < 2 * kPageTokens &&
                       (response.lease_id() == 0 ||
@@ -152,6 +229,8 @@ class DecodeReader::Impl {
     match_.tail_tokens = static_cast<int>(response.tail_tokens());
     match_.lease_id = response.lease_id();
     match_.lease = absl::Milliseconds(response.lease_ms());
+    places_ = PlacesOf(response);
+    memory_ = places_.empty() ? nullptr : std::move(memory);
     return match_;
   }
 
@@ -181,7 +260,10 @@ class DecodeReader::Impl {
   const std::unique_ptr<v1::CacheService::Stub> stub_;
   const std::shared_ptr<LayerBuffers> buffers_;
   Match match_;
+  std::shared_ptr<SharedMemory> memory_;  // null: pages are fetched by gRPC
+  std::vector<SharedPlace> places_;
   int64_t fetched_bytes_ = 0;
+  Road last_road_ = Road::kGrpc;
 };
 
 DecodeReader::DecodeReader(std::shared_ptr<CacheChannel> channel,
@@ -202,5 +284,6 @@ absl::Status DecodeReader::Fetch(const FetchOptions& options,
 absl::Status DecodeReader::Renew(absl::Duration lease) { return impl_->Renew(lease); }
 absl::Status DecodeReader::Release() { return impl_->Release(); }
 int64_t DecodeReader::fetched_bytes() const { return impl_->fetched_bytes(); }
+Road DecodeReader::last_road() const { return impl_->last_road(); }
 
 }  // namespace turbokv

@@ -60,9 +60,12 @@ class DecodeReader {
   // error. Replaces (and releases) an earlier match.
   absl::StatusOr<Match> Lookup(absl::Span<const int32_t> token_ids, const LookupOptions& options);
 
-  // Streams the match's layers in order; `on_layer` is called once a layer, as soon as it is whole,
-  // and may stop the fetch by returning an error, which Fetch then returns. After DATA_LOSS (a page
-  // was damaged: counted by the server, never delivered) look up again: the damaged block is gone.
+  // Brings the match's layers in order, by the channel's road: in memory shared with the server,
+  // pages are the server's own, and valid while the lease is held (Renew it in time): a page that
+  // changed while `on_layer` ran is DATA_LOSS. `on_layer` is called once a layer, as soon as it is
+  // whole, and may stop the fetch by returning an error, which Fetch then returns. After DATA_LOSS
+  // (a page was damaged: counted by the server, never delivered) look up again: the damaged block
+  // is gone.
   absl::Status Fetch(const FetchOptions& options,
                      const std::function<absl::Status(FetchedLayer)>& on_layer);
 
@@ -70,8 +73,10 @@ class DecodeReader {
   absl::Status Renew(absl::Duration lease);
   absl::Status Release();
 
-  // Bytes of page data received by this reader's fetches so far.
+  // Bytes of page data that this reader's fetches have brought so far, copied or in place.
   int64_t fetched_bytes() const;
+  // How the last fetch went.
+  Road last_road() const;
 
  private:
   class Impl;

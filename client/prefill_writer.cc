@@ -2,19 +2,25 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/logging.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "client/chunk_sizes.h"
+#include "client/shared_memory.h"
 #include "client/wire/bulk_message.h"
 #include "client/wire/spec_conversion.h"
 #include "client/wire/store_call.h"
 
 namespace turbokv {
 namespace {
+
+constexpr absl::Duration kSlotPatience = absl::Milliseconds(100);
 
 // Lets a writer wait until gRPC has let go of the memory that slices borrowed from a caller.
 class Loan {
@@ -100,9 +106,14 @@ class PrefillWriter::Impl {
         kv_tokens_(kv_tokens),
         scope_(scope),
         pages_(pages),
-        call_(std::make_unique<StoreCall>(std::move(channel), options.timeout)) {}
+        deadline_(absl::Now() + options.timeout),
+        channel_(std::move(channel)),
+        call_(std::make_unique<StoreCall>(channel_, options.timeout)) {
+    UseSharedMemory();
+  }
 
   ~Impl() {
+    if (call_ != nullptr) DropSharedMemory();
     call_.reset();  // cancels an unfinished store
     loan_.WaitForReturn();
   }
@@ -116,6 +127,7 @@ class PrefillWriter::Impl {
     open->set_token_count(scope_.tokens);
     open->set_block_keys(block_keys.data(), block_keys.size() * sizeof(Digest));
     if (tail_key != nullptr) open->set_tail_key(tail_key->data(), tail_key->size());
+    if (staging_ != nullptr) open->set_share_session(memory_->session_id());
     return call_->Write(BuildBulkMessage(request, {}));
   }
 
@@ -133,7 +145,7 @@ class PrefillWriter::Impl {
     }
     const size_t token_bytes = spec_->raw_token_bytes();
     const int step =
-        static_cast<int>(std::clamp<size_t>(chunk_bytes_ / token_bytes, 1, kPageTokens));
+        static_cast<int>(std::clamp<size_t>(ChunkBytes() / token_bytes, 1, kPageTokens));
     for (int64_t begin = 0; begin < scope_.tokens;) {
       const int64_t page_end = (begin / kPageTokens + 1) * kPageTokens;
       const int count =
@@ -152,14 +164,20 @@ class PrefillWriter::Impl {
                                                      ": page of ", page.size(), " bytes, expected ",
                                                      page_bytes));
     }
-    for (size_t offset = 0; offset < page_bytes; offset += chunk_bytes_) {
+    for (size_t offset = 0; offset < page_bytes; offset += ChunkBytes()) {
       v1::StoreRequest request;
       v1::StoreChunk* chunk = request.mutable_chunk();
       chunk->set_layer(layer);
       chunk->set_block_index(block);
       chunk->set_page_offset(offset);
-      const grpc::Slice slice = BorrowedSlice(page.subspan(offset, chunk_bytes_), loan_.token());
-      TURBOKV_RETURN_IF_ERROR(Send(request, slice));
+      const absl::Span<const uint8_t> piece = page.subspan(offset, ChunkBytes());
+      if (staging_ == nullptr) {
+        TURBOKV_RETURN_IF_ERROR(Send(request, BorrowedSlice(piece, loan_.token())));
+        continue;
+      }
+      TURBOKV_RETURN_IF_ERROR(Stage(&request, piece.size(), [&](uint8_t* out) {
+        std::memcpy(out, piece.data(), piece.size());
+      }));
     }
     return absl::OkStatus();
   }
@@ -167,6 +185,7 @@ class PrefillWriter::Impl {
   absl::StatusOr<StoreResult> Finish() {
     if (call_ == nullptr) return AlreadyFinished();
     const absl::StatusOr<v1::StoreResponse> response = call_->Finish();
+    if (!response.ok()) DropSharedMemory();
     call_.reset();  // a call that failed keeps the message it could not send
     loan_.WaitForReturn();
     if (!response.ok()) return response.status();
@@ -178,10 +197,55 @@ class PrefillWriter::Impl {
     result.kept_bytes = response->kept_bytes();
     result.sent_bytes = sent_bytes_;
     result.encode_time = absl::Microseconds(response->encode_us());
+    result.road = staging_ != nullptr ? Road::kShm : Road::kGrpc;
     return result;
   }
 
  private:
+  void UseSharedMemory() {
+    memory_ = channel_->shared_memory();
+    if (memory_ == nullptr) return;
+    const absl::StatusOr<StagingClient*> staging = memory_->Staging();
+    if (staging.ok()) {
+      staging_ = *staging;
+    } else {
+      LogWarning("a store goes by gRPC instead of shared memory",
+                 {{"reason", staging.status().message()}});
+    }
+  }
+
+  // Slots that were announced to a store that failed are not given back.
+  void DropSharedMemory() {
+    if (staging_ != nullptr) channel_->DropSharedMemory(memory_.get());
+  }
+
+  size_t ChunkBytes() const {
+    return staging_ == nullptr ? chunk_bytes_ : staging_->geometry().slot_bytes;
+  }
+
+  // Sends `bytes` that `fill` writes by a slot of the shared memory.
+  absl::Status Stage(v1::StoreRequest* request, size_t bytes,
+                     const std::function<void(uint8_t*)>& fill) {
+    TURBOKV_ASSIGN_OR_RETURN(StagingSlot slot, AcquireSlot());
+    fill(slot.bytes().data());
+    v1::StagedBytes* staged = request->mutable_chunk()->mutable_staged();
+    staged->set_slot(slot.index());
+    staged->set_size(bytes);
+    std::move(slot).Announce();
+    sent_bytes_ += static_cast<int64_t>(bytes);
+    return call_->Write(BuildBulkMessage(*request, {}));
+  }
+
+  // A server that has ended the store gives no slot back: the call is looked at meanwhile.
+  absl::StatusOr<StagingSlot> AcquireSlot() {
+    while (true) {
+      absl::StatusOr<StagingSlot> slot =
+          staging_->AcquireSlot(std::min(deadline_, absl::Now() + kSlotPatience));
+      if (!absl::IsDeadlineExceeded(slot.status()) || absl::Now() >= deadline_) return slot;
+      TURBOKV_RETURN_IF_ERROR(call_->CheckOpen());
+    }
+  }
+
   static absl::Status AlreadyFinished() {
     return absl::FailedPreconditionError("the store is finished");
   }
@@ -206,10 +270,13 @@ class PrefillWriter::Impl {
     const int kv_heads = spec_->spec.kv_heads;
     const size_t head_bytes = spec_->spec.head_dim * ValueBytes(kv.type);
     const size_t tensor_bytes = count * kv_heads * head_bytes;
+    const auto gather = [&](uint8_t* out) {
+      GatherTokens(kv.k, kv, kv_heads, head_bytes, begin, count, out);
+      GatherTokens(kv.v, kv, kv_heads, head_bytes, begin, count, out + tensor_bytes);
+    };
+    if (staging_ != nullptr) return Stage(&request, 2 * tensor_bytes, gather);
     grpc::Slice slice(2 * tensor_bytes);
-    auto* out = const_cast<uint8_t*>(slice.begin());
-    GatherTokens(kv.k, kv, kv_heads, head_bytes, begin, count, out);
-    GatherTokens(kv.v, kv, kv_heads, head_bytes, begin, count, out + tensor_bytes);
+    gather(const_cast<uint8_t*>(slice.begin()));
     return Send(request, slice);
   }
 
@@ -225,6 +292,10 @@ class PrefillWriter::Impl {
   const bool pages_;
   int64_t sent_bytes_ = 0;
   Loan loan_;
+  const absl::Time deadline_;
+  const std::shared_ptr<CacheChannel> channel_;
+  std::shared_ptr<SharedMemory> memory_;
+  StagingClient* staging_ = nullptr;  // memory_'s; null: bytes go by gRPC
   std::unique_ptr<StoreCall> call_;
 };
 

@@ -38,6 +38,7 @@ struct StoreResult {
   int64_t kept_bytes = 0;
   int64_t sent_bytes = 0;  // of K/V values or pages, as sent
   absl::Duration encode_time;
+  Road road = Road::kGrpc;  // by which the bytes went
 };
 
 // One store, used by one thread. Destruction before Finish cancels: nothing becomes visible.

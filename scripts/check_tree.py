@@ -25,7 +25,7 @@ ALLOWED = {
     # Of client/wire, the names of tenants and clients only: no gRPC.
     "client/share": ["base", "client/wire"],
     "client/nccl": ["base", "kernels", "kernels/format", "client", "client/wire", "turbokv/v1"],
-    "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client"],
+    "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "client/nccl"],
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],
     "server/pool": ["base", "kernels", "kernels/format", "client/share"],

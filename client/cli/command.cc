@@ -27,6 +27,22 @@ void AddServerOptions(CLI::App* command, ChannelOptions* options) {
   command->add_option("--tenant", options->tenant, "Whose cache this is")
       ->capture_default_str()
       ->group("Server");
+  command
+      ->add_option_function<std::string>(
+          "--transport",
+          [options](const std::string& text) { options->transport = *ParseTransport(text); },
+          "How bytes travel: auto (the best there is), grpc, shm, cuda or nccl")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return std::string(ParseTransport(text).status().message());
+          },
+          "ROAD"))
+      ->default_str("auto")
+      ->group("Server");
+  command
+      ->add_option("--share-socket", options->share_socket,
+                   "The server's sharing socket, where this process sees it under another path")
+      ->group("Server");
   command->add_option("--client-id", options->client_id, "This client, within the tenant")
       ->capture_default_str()
       ->group("Server");

@@ -47,5 +47,6 @@ void AddStats(CLI::App* app, Action* action);
 void AddBench(CLI::App* app, Action* action);
 void AddEval(CLI::App* app, Action* action);
 void AddConvert(CLI::App* app, Action* action);
+void AddDoctor(CLI::App* app, Action* action);
 
 }  // namespace turbokv::cli

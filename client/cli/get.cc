@@ -27,6 +27,7 @@ struct GetOptions {
 // What a fetch brought, ready to be written.
 struct Fetched {
   Match match;
+  Road road = Road::kGrpc;
   int64_t tokens = 0;
   int64_t page_bytes = 0;  // of packed pages
   int64_t tail_bytes = 0;
@@ -115,6 +116,7 @@ void PrintResult(const GetOptions& options, const Sequence& sequence, const Fetc
                {"matched_tokens", fetched.tokens},
                {"blocks", fetched.match.blocks},
                {"tail_tokens", fetched.match.tail_found ? fetched.match.tail_tokens : 0},
+               {"road", std::string(RoadName(fetched.road))},
                {"fetched_bytes", fetched.page_bytes + fetched.tail_bytes},
                {"page_bytes", fetched.page_bytes},
                {"tail_bytes", fetched.tail_bytes},
@@ -128,8 +130,8 @@ void PrintResult(const GetOptions& options, const Sequence& sequence, const Fetc
   if (fetched.match.tail_found) absl::PrintF(" and a tail of %d", fetched.match.tail_tokens);
   absl::PrintF("\nfetched %s of pages", HumanBytes(fetched.page_bytes));
   if (ratio > 0) absl::PrintF(" (%.2f times smaller than bf16)", ratio);
-  absl::PrintF(" and %s of tail in %.1f ms\nwrote %s\n", HumanBytes(fetched.tail_bytes),
-               seconds * 1e3, options.output_path);
+  absl::PrintF(" and %s of tail in %.1f ms by %s\nwrote %s\n", HumanBytes(fetched.tail_bytes),
+               seconds * 1e3, RoadName(fetched.road), options.output_path);
 }
 
 absl::Status RunGet(const GetOptions& options) {
@@ -146,6 +148,7 @@ absl::Status RunGet(const GetOptions& options) {
   fetched.tokens = MatchedTokens(fetched.match, sequence);
   if (fetched.tokens == 0) return NothingStored(sequence);
   TURBOKV_RETURN_IF_ERROR(Fetch(options, sequence, &reader, &fetched));
+  fetched.road = reader.last_road();
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
   TURBOKV_RETURN_IF_ERROR(WriteResult(options, sequence, &fetched));
   PrintResult(options, sequence, fetched, elapsed.count());

@@ -63,7 +63,7 @@ int Main(int argc, char** argv) {
       "`turbokv COMMAND --help` explains a command. Exit status: 0 success, 1 failure, 2 usage.");
   Action action;
   for (auto* add :
-       {AddPut, AddGet, AddLookup, AddRemove, AddStats, AddBench, AddEval, AddConvert}) {
+       {AddPut, AddGet, AddLookup, AddRemove, AddStats, AddBench, AddEval, AddConvert, AddDoctor}) {
     add(&app, &action);
   }
   try {

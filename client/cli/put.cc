@@ -52,6 +52,7 @@ void PrintResult(const PutOptions& options, const Sequence& sequence, const Stor
                {"stored_blocks", result.stored_blocks},
                {"present_blocks", result.present_blocks},
                {"stored_tail", result.stored_tail},
+               {"road", std::string(RoadName(result.road))},
                {"sent_bytes", result.sent_bytes},
                {"raw_bytes", result.raw_bytes},
                {"kept_bytes", result.kept_bytes},
@@ -60,10 +61,10 @@ void PrintResult(const PutOptions& options, const Sequence& sequence, const Stor
                {"store_ms", seconds * 1e3}});
     return;
   }
-  absl::PrintF("stored %d blocks (%d were there already)%s of %d tokens in %.1f ms, %s/s\n",
+  absl::PrintF("stored %d blocks (%d were there already)%s of %d tokens in %.1f ms, %s/s, by %s\n",
                result.stored_blocks, result.present_blocks,
                result.stored_tail ? " and the tail" : "", sequence.token_ids.size(), seconds * 1e3,
-               HumanBytes(result.sent_bytes / seconds));
+               HumanBytes(result.sent_bytes / seconds), RoadName(result.road));
   absl::PrintF("raw %s, kept %s; a block is %.2f times smaller than in bf16\n",
                HumanBytes(result.raw_bytes), HumanBytes(result.kept_bytes), ratio);
 }

@@ -1,13 +1,10 @@
 #include "client/wire/layer_assembler.h"
 
-#include <algorithm>
 #include <cstring>
-#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "kernels/format/page_header.h"
 
 namespace turbokv {
 
@@ -39,7 +36,8 @@ absl::Status LayerAssembler::Append(uint64_t offset, uint64_t layer_bytes,
   while (checked_pages_ < pages) {
     const Slot slot = NextSlot();
     if (slot.offset + slot.bytes > received_bytes_) break;
-    TURBOKV_RETURN_IF_ERROR(CheckPage(slot, {storage_.get() + slot.offset, slot.bytes}));
+    TURBOKV_RETURN_IF_ERROR(CheckFetchedPage(*spec_, extent_, {layer_, slot.tail, slot.index},
+                                             {storage_.get() + slot.offset, slot.bytes}));
     ++checked_pages_;
   }
   return absl::OkStatus();
@@ -52,31 +50,6 @@ LayerAssembler::Slot LayerAssembler::NextSlot() const {
   const int64_t tail_page = checked_pages_ - extent_.blocks;
   return {true, tail_page, extent_.blocks * page_bytes_ + tail_page * tail_page_bytes_,
           tail_page_bytes_};
-}
-
-absl::Status LayerAssembler::CheckPage(const Slot& slot, absl::Span<const uint8_t> bytes) const {
-  const std::string where =
-      slot.tail ? absl::StrCat("layer ", layer_, ", tail page ", slot.index)
-                : absl::StrCat("layer ", layer_, ", block ", extent_.first_block + slot.index);
-  const PageLayout& layout = slot.tail ? spec_->tail_layout : spec_->layer_layouts[layer_];
-  absl::StatusOr<PageView> page = ParsePage(bytes);
-  // A header that cannot be parsed and a checksum that fails are the same damage.
-  const absl::Status checksum = page.ok() ? VerifyChecksum(*page) : page.status();
-  if (!checksum.ok()) {
-    return absl::DataLossError(absl::StrCat(where, " arrived damaged: ", checksum.message()));
-  }
-  const int tokens =
-      slot.tail ? std::min<int64_t>(kPageTokens, extent_.tail_tokens - slot.index * kPageTokens)
-                : kPageTokens;
-  const PageHeader& header = page->header;
-  if (page->layout.shape != layout.shape || header.layer != static_cast<uint32_t>(layer_) ||
-      header.spec_id != spec_->spec_id() || header.tokens != tokens) {
-    return absl::InternalError(absl::StrCat(
-        where, " is not what was asked for: layer ", header.layer, ", ", header.tokens,
-        " tokens, spec id ", absl::Hex(header.spec_id), "; expected layer ", layer_, ", ", tokens,
-        " tokens, spec id ", absl::Hex(spec_->spec_id()), " and the spec's codecs and shape"));
-  }
-  return absl::OkStatus();
 }
 
 FetchedLayer LayerAssembler::Take() {

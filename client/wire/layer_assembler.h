@@ -10,17 +10,9 @@
 #include "client/cache_spec.h"
 #include "client/decode_reader.h"
 #include "client/wire/layer_buffers.h"
+#include "client/wire/page_check.h"
 
 namespace turbokv {
-
-// What each layer of a fetch consists of.
-struct LayerExtent {
-  int64_t first_block = 0;
-  int64_t blocks = 0;
-  int tail_tokens = 0;  // 0: no tail pages
-
-  int tail_pages() const { return (tail_tokens + kPageTokens - 1) / kPageTokens; }
-};
 
 class LayerAssembler {
  public:
@@ -47,7 +39,6 @@ class LayerAssembler {
     size_t bytes;
   };
   Slot NextSlot() const;
-  absl::Status CheckPage(const Slot& slot, absl::Span<const uint8_t> bytes) const;
 
   const std::shared_ptr<const ResolvedSpec> spec_;
   const LayerExtent extent_;

@@ -38,6 +38,18 @@ absl::Status StoreCall::Write(grpc::ByteBuffer message) {
       return absl::OkStatus();
     }
   }
+  return EndedEarly();
+}
+
+absl::Status StoreCall::CheckOpen() {
+  {
+    MutexLock lock(&mutex_);
+    if (!broken_) return absl::OkStatus();
+  }
+  return EndedEarly();
+}
+
+absl::Status StoreCall::EndedEarly() {
   TURBOKV_RETURN_IF_ERROR(WaitForEnd());
   return absl::InternalError("the server ended the store before it was complete");
 }

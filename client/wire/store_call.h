@@ -30,6 +30,9 @@ class StoreCall {
   // the server's reason.
   absl::Status Write(grpc::ByteBuffer message);
 
+  // OK while the server takes messages; else as Write.
+  absl::Status CheckOpen();
+
   // Closes this side and waits for the answer.
   absl::StatusOr<v1::StoreResponse> Finish();
 
@@ -42,6 +45,7 @@ class StoreCall {
   // Starts the next write, if there is one.
   void WriteNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WaitForEnd();
+  absl::Status EndedEarly();
 
   const std::shared_ptr<CacheChannel> channel_;
   grpc::GenericStub stub_;
