@@ -74,6 +74,10 @@ class DecodeReader::Impl {
       request.set_tail_key(tail_key.data(), tail_key.size());
     }
     request.set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options.lease)));
+    if (!options.device_uuid.empty()) {
+      request.set_memory(v1::MEMORY_KIND_DEVICE);
+      request.set_device_uuid(options.device_uuid);
+    }
 
     grpc::ClientContext context;
     PrepareCall(*channel_, options.timeout, &context);
