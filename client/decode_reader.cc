@@ -76,8 +76,13 @@ class DecodeReader::Impl {
       request.set_tail_key(tail_key.data(), tail_key.size());
     }
     request.set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(options.lease)));
+    if (!options.device_uuid.empty()) {
+      request.set_memory(v1::MEMORY_KIND_DEVICE);
+      request.set_device_uuid(options.device_uuid);
+    }
 
-    std::shared_ptr<SharedMemory> memory = channel_->shared_memory();
+    std::shared_ptr<SharedMemory> memory =
+        options.device_uuid.empty() ? channel_->shared_memory() : nullptr;
     absl::StatusOr<v1::LookupResponse> response = CallLookup(request, memory.get(), options);
     if (memory != nullptr && !response.ok() && SessionIsGone(response.status())) {
       channel_->DropSharedMemory(memory.get());

@@ -20,6 +20,8 @@ struct LookupOptions {
   std::string salt;
   bool want_tail = true;
   absl::Duration lease = absl::ZeroDuration();  // zero: the server's default
+  // Set: blocks are moved to the memory of this GPU of the service first, as far as it has room.
+  std::string device_uuid;
   absl::Duration timeout = absl::Seconds(30);
 };
 

@@ -1,11 +1,14 @@
 // turbokvd: the cache service as a process.
 #include <csignal>
 #include <cstdio>
+#include <utility>
 
 #include "base/logging.h"
+#include "base/status_macros.h"
 #include "client/channel.h"
 #include "grpc/support/log.h"
 #include "server/config/config.h"
+#include "server/gpu.h"
 #include "server/rpc/server.h"
 
 namespace turbokv {
@@ -30,6 +33,13 @@ sigset_t BlockSignals() {
   return signals;
 }
 
+absl::StatusOr<std::unique_ptr<Server>> StartServer(const ServerConfig& config) {
+  TURBOKV_ASSIGN_OR_RETURN(Gpus gpus, OpenGpus(config));
+  NcclOptions nccl;
+  nccl.streams = gpus.streams;
+  return Server::Start(config, std::move(gpus.devices), nccl);
+}
+
 int Main(int argc, char** argv) {
   const absl::StatusOr<CommandLine> command_line = ParseCommandLine(argc, argv);
   if (!command_line.ok()) {
@@ -48,7 +58,7 @@ int Main(int argc, char** argv) {
   TuneHeapForBulk();
   gpr_set_log_function(&LogFromGrpc);
   const sigset_t signals = BlockSignals();
-  const absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config);
+  const absl::StatusOr<std::unique_ptr<Server>> server = StartServer(config);
   if (!server.ok()) {
     LogError("cannot start", {{"reason", server.status().message()}});
     return kExitFailure;

@@ -204,6 +204,7 @@ absl::Status NcclLink::Connect(const NcclLinkOptions& options) {
   open.unique_id().copy(channel.unique_id.bytes, sizeof(channel.unique_id.bytes));
   channel_id_ = open.channel_id();
   service_device_uuid_ = open.device_uuid();
+  max_transfer_bytes_ = open.max_transfer_bytes();
   channel.api = options.api;
   channel.streams = options.streams;
   channel.rank = 1;

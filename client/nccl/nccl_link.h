@@ -7,6 +7,8 @@
 //   link->channel()->Enqueue(...);   // link->channel_id() names it in calls
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -50,6 +52,11 @@ class NcclLink {
   const std::shared_ptr<NcclChannel>& channel() const { return channel_; }
   uint64_t channel_id() const { return channel_id_; }
   const std::string& service_device_uuid() const { return service_device_uuid_; }
+  // The largest transfer of a store or a fetch that the service takes; 0: it takes none.
+  size_t max_transfer_bytes() const { return max_transfer_bytes_; }
+  // The first of `count` numbers of transfers that nobody else gets. The channel has one sequence
+  // for both directions: each number must be used, or given up, at once and at both ends.
+  uint64_t TakeSequences(uint64_t count) { return next_sequence_.fetch_add(count); }
 
   // OK while it works; then why it ended: the service's reason where it gave one.
   absl::Status status() const;
@@ -63,6 +70,8 @@ class NcclLink {
   std::shared_ptr<NcclChannel> channel_;
   uint64_t channel_id_ = 0;
   std::string service_device_uuid_;
+  size_t max_transfer_bytes_ = 0;
+  std::atomic<uint64_t> next_sequence_{0};
 };
 
 }  // namespace turbokv

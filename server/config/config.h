@@ -27,7 +27,8 @@ struct ServerConfig {
   GpuMemory gpu_memory;
   std::vector<int> gpus;     // indices, as CUDA counts; empty: all that are visible
   std::string share_socket;  // where processes of this host map pages; empty: none do
-  int encode_threads = 0;                 // 0: one a core
+  bool nccl = true;          // channels to GPUs of workers, where there is NCCL
+  int encode_threads = 0;    // 0: one a core
   int max_concurrent_stores = 64;
   int max_concurrent_fetches = 256;
   absl::Duration default_lease = absl::Seconds(30);

@@ -116,6 +116,14 @@ std::string ShowShareSocket(const ServerConfig& config) {
   return config.share_socket.empty() ? std::string(kNoSocket) : config.share_socket;
 }
 
+absl::Status SetNccl(const std::string& text, ServerConfig* config) {
+  if (text != "auto" && text != "off") return Bad(text, "auto or off");
+  config->nccl = text == "auto";
+  return absl::OkStatus();
+}
+
+std::string ShowNccl(const ServerConfig& config) { return config.nccl ? "auto" : "off"; }
+
 constexpr size_t kMaxSlabBytes = size_t{64} << 30;
 constexpr size_t kSlabMultipleBytes = 4096;
 
@@ -218,7 +226,7 @@ constexpr int kMaxThreads = 1024;
 constexpr int64_t kHourMs = 3'600'000;
 using Config = ServerConfig;
 
-constexpr std::array<Setting, 16> kSettings = {{
+constexpr std::array<Setting, 17> kSettings = {{
     {"listen", "ADDRESS", "`HOST:PORT` or `unix:PATH`",
      "Where clients connect. Port 0 takes any free port.", SetListen, Show<&Config::listen>},
     {"metrics_listen", "ADDRESS", "`HOST:PORT`",
@@ -241,6 +249,10 @@ constexpr std::array<Setting, 16> kSettings = {{
      "Unix socket on which processes of this host get pages as shared memory, without "
      "copies.",
      SetShareSocket, ShowShareSocket},
+    {"nccl", "MODE", "`auto` or `off`",
+     "Channels between GPUs of the service and of workers: auto offers them where gpu_memory is "
+     "set and NCCL is there.",
+     SetNccl, ShowNccl},
     {"encode_threads", "COUNT", "0 to 1024", "Threads that encode pages. 0 starts one a core.",
      SetInt<&Config::encode_threads, 0, kMaxThreads>, Show<&Config::encode_threads>},
     {"max_concurrent_stores", "COUNT", "1 to 65536",

@@ -42,8 +42,13 @@ void StagingRing::Slot::reset() {
   if (StagingRing* const ring = std::exchange(ring_, nullptr)) ring->Release(index_);
 }
 
+void StagingRing::Slot::Abandon() {
+  if (StagingRing* const ring = std::exchange(ring_, nullptr)) ring->CountAbandoned();
+}
+
 absl::StatusOr<std::unique_ptr<StagingRing>> StagingRing::Create(Device* device, size_t slot_bytes,
-                                                                 uint32_t slots) {
+                                                                 uint32_t slots,
+                                                                 RingMemory memory) {
   constexpr size_t kMaxSlotBytes = size_t{1} << 40;
   if (slot_bytes == 0 || slot_bytes > kMaxSlotBytes) {
     return absl::InvalidArgumentError(
@@ -56,8 +61,10 @@ absl::StatusOr<std::unique_ptr<StagingRing>> StagingRing::Create(Device* device,
   }
   const size_t rounded_bytes =
       (slot_bytes + kSlotAlignmentBytes - 1) / kSlotAlignmentBytes * kSlotAlignmentBytes;
-  TURBOKV_ASSIGN_OR_RETURN(auto memory, device->AllocatePinned(rounded_bytes * slots));
-  return absl::WrapUnique(new StagingRing(std::move(memory), rounded_bytes, slots));
+  TURBOKV_ASSIGN_OR_RETURN(auto buffer, memory == RingMemory::kPinned
+                                            ? device->AllocatePinned(rounded_bytes * slots)
+                                            : device->AllocateDevice(rounded_bytes * slots));
+  return absl::WrapUnique(new StagingRing(std::move(buffer), rounded_bytes, slots));
 }
 
 StagingRing::StagingRing(std::unique_ptr<DeviceBuffer> memory, size_t slot_bytes, uint32_t slots)
@@ -67,7 +74,7 @@ StagingRing::StagingRing(std::unique_ptr<DeviceBuffer> memory, size_t slot_bytes
 
 StagingRing::~StagingRing() {
   MutexLock lock(&mutex_);
-  Check(free_.size() == slots_, "a staging ring outlives its slots");
+  Check(free_.size() + abandoned_ == slots_, "a staging ring outlives its slots");
 }
 
 StagingRing::Slot StagingRing::TakeLocked() {
@@ -116,6 +123,11 @@ void StagingRing::Release(uint32_t index) {
   MutexLock lock(&mutex_);
   free_.push_back(index);
   released_.notify_one();
+}
+
+void StagingRing::CountAbandoned() {
+  MutexLock lock(&mutex_);
+  ++abandoned_;
 }
 
 StagingRing::Stats StagingRing::stats() const {

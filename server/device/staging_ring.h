@@ -1,5 +1,5 @@
-// Pinned memory through which everything goes to the GPU: a fixed number of equal slots. Who finds
-// none waits: that is the back-pressure on what sends faster than the GPU takes.
+// Memory through which everything goes to the GPU: a fixed number of equal slots. Who finds none
+// waits: that is the back-pressure on what sends faster than the GPU takes.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +16,9 @@
 
 namespace turbokv {
 
+// Page-locked host memory, or memory of the device.
+enum class RingMemory : uint8_t { kPinned, kDevice };
+
 // Threads: any. Outlives its slots.
 class StagingRing {
  public:
@@ -31,7 +34,10 @@ class StagingRing {
     // REQUIRES: not empty.
     uint8_t* data() const;
     size_t size_bytes() const;
+    uint32_t index() const { return index_; }
     void reset();
+    // Instead of reset, when the device may still touch the memory: nobody gets the slot again.
+    void Abandon();
 
    private:
     friend class StagingRing;
@@ -50,8 +56,8 @@ class StagingRing {
 
   // All memory is allocated here. INVALID_ARGUMENT names the size that is wrong. `device` outlives
   // this. `slot_bytes` is rounded up to a multiple of 4096.
-  static absl::StatusOr<std::unique_ptr<StagingRing>> Create(Device* device, size_t slot_bytes,
-                                                             uint32_t slots);
+  static absl::StatusOr<std::unique_ptr<StagingRing>> Create(
+      Device* device, size_t slot_bytes, uint32_t slots, RingMemory memory = RingMemory::kPinned);
   ~StagingRing();
 
   // Waits for a slot. DEADLINE_EXCEEDED; CANCELLED once `cancelled` (may be empty) returns true:
@@ -66,6 +72,7 @@ class StagingRing {
  private:
   StagingRing(std::unique_ptr<DeviceBuffer> memory, size_t slot_bytes, uint32_t slots);
   void Release(uint32_t index);
+  void CountAbandoned();
   Slot TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::unique_ptr<DeviceBuffer> memory_;
@@ -74,6 +81,7 @@ class StagingRing {
   mutable Mutex mutex_;
   CondVar released_;
   std::vector<uint32_t> free_ ABSL_GUARDED_BY(mutex_);
+  uint32_t abandoned_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t waits_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration wait_time_ ABSL_GUARDED_BY(mutex_);
 };

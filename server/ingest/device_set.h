@@ -53,6 +53,10 @@ class DeviceSet final : public ExtentCopier {
   // Where blocks of a spec go: the same healthy device for all of them, by rendezvous hashing of
   // the spec's fingerprint; host memory when no device takes its pages.
   PoolId PlacementOf(const ResolvedSpec& spec) const;
+  // Whether that pool's device takes pages of the spec; what it lacks. Precondition: a device's.
+  absl::Status CheckSpec(PoolId pool, const ResolvedSpec& spec) const {
+    return CheckSpec(*devices_[pool - 1], spec);
+  }
   // Why not, for a log line: OK, or what the first device lacks.
   absl::Status CheckSpec(const ResolvedSpec& spec) const;
 

@@ -41,4 +41,24 @@ absl::Status LayerOrder::Incomplete(const char* event) const {
                                                  event));
 }
 
+absl::Status CheckRun(const BlockRun& run, uint64_t position, uint64_t page_units,
+                      int64_t end_block) {
+  const auto invalid = [&](const auto&... what) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", run.layer, ": ", what...));
+  };
+  if (position % page_units != 0) {
+    return invalid("a run begins inside block ", position / page_units);
+  }
+  const uint64_t block = position / page_units;
+  if (run.first_block != block) {
+    return invalid("expected first_block ", block, ", got ", run.first_block);
+  }
+  const uint64_t left = static_cast<uint64_t>(end_block) > block ? end_block - block : 0;
+  if (run.block_count == 0 || run.block_count > left) {
+    return invalid("block_count is ", run.block_count, " at first_block ", block, "; expected 1..",
+                   left, ", none beyond the blocks and none of the tail");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace turbokv

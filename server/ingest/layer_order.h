@@ -7,6 +7,13 @@
 
 namespace turbokv {
 
+// Whole pages of a layer that come in one piece: positions as they came, untrusted.
+struct BlockRun {
+  uint32_t layer = 0;
+  uint64_t first_block = 0;
+  uint32_t block_count = 0;
+};
+
 // A position in one store: `unit` ("tokens" or "bytes of pages") of a layer, counted from 0.
 class LayerOrder {
  public:
@@ -39,5 +46,10 @@ class LayerOrder {
   uint64_t position_ = 0;
   uint64_t layer_units_ = 0;
 };
+
+// A run of whole pages, each of `page_units`, that stands at `position` of its layer and ends
+// before block `end_block`. INVALID_ARGUMENT names what was expected.
+absl::Status CheckRun(const BlockRun& run, uint64_t position, uint64_t page_units,
+                      int64_t end_block);
 
 }  // namespace turbokv

@@ -52,6 +52,14 @@ absl::Status PageSink::Add(const StoreChunk& chunk) {
   return completion_.first_error();
 }
 
+absl::Status PageSink::Skip(const BlockRun& run) {
+  TURBOKV_RETURN_IF_ERROR(order_.Enter(run.layer));
+  const size_t page_bytes = target_.plan.spec->layer_layouts[run.layer].page_bytes;
+  TURBOKV_RETURN_IF_ERROR(CheckRun(run, order_.position(), page_bytes, target_.plan.blocks()));
+  order_.Advance(run.block_count * page_bytes, page_bytes * target_.plan.blocks());
+  return completion_.first_error();
+}
+
 absl::Status PageSink::Finish() {
   TURBOKV_RETURN_IF_ERROR(order_.CheckComplete());
   return completion_.Wait();
@@ -84,15 +92,24 @@ absl::Status PageSink::CheckPage(int64_t block, absl::Span<const uint8_t> bytes)
         absl::StrCat(where, "codecs or shape of the page are not those of the spec"));
   }
   const uint64_t first_token = target_.plan.first_token + block * kPageTokens;
-  const auto check = [&](absl::string_view field, uint64_t value, uint64_t expected) {
-    if (value == expected) return absl::OkStatus();
+  PageIdentity identity;
+  identity.layer = static_cast<uint32_t>(order_.layer());
+  identity.first_token = first_token;
+  identity.spec_id = spec.spec_id();
+  return CheckPageIdentity(where, page->header, identity);
+}
+
+absl::Status CheckPageIdentity(absl::string_view where, const PageHeader& header,
+                               const PageIdentity& expected) {
+  const auto check = [&](absl::string_view field, uint64_t value, uint64_t wanted) {
+    if (value == wanted) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat(where, "the page's ", field, " is ", value, ", expected ", expected));
+        absl::StrCat(where, "the page's ", field, " is ", value, ", expected ", wanted));
   };
-  TURBOKV_RETURN_IF_ERROR(check("layer", page->header.layer, order_.layer()));
-  TURBOKV_RETURN_IF_ERROR(check("first_token", page->header.first_token, first_token));
-  TURBOKV_RETURN_IF_ERROR(check("token count", page->header.tokens, kPageTokens));
-  return check("spec_id", page->header.spec_id, spec.spec_id());
+  TURBOKV_RETURN_IF_ERROR(check("layer", header.layer, expected.layer));
+  TURBOKV_RETURN_IF_ERROR(check("first_token", header.first_token, expected.first_token));
+  TURBOKV_RETURN_IF_ERROR(check("token count", header.tokens, kPageTokens));
+  return check("spec_id", header.spec_id, expected.spec_id);
 }
 
 }  // namespace turbokv

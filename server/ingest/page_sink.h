@@ -5,7 +5,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/format/page_header.h"
 #include "server/device/encode_completion.h"
 #include "server/device/staging_ring.h"
 #include "server/ingest/layer_order.h"
@@ -13,12 +15,17 @@
 
 namespace turbokv {
 
+// Whether a whole page of 128 tokens is the expected one. INVALID_ARGUMENT begins with `where`.
+absl::Status CheckPageIdentity(absl::string_view where, const PageHeader& header,
+                               const PageIdentity& expected);
+
 class PageSink final : public ChunkSink {
  public:
   explicit PageSink(const StoreTarget* target);  // outlives this
   ~PageSink() override;                          // waits for copies to the GPU
 
   absl::Status Add(const StoreChunk& chunk) override;
+  absl::Status Skip(const BlockRun& run) override;
   absl::Status Finish() override;
 
  private:

@@ -53,6 +53,16 @@ absl::Status RawSink::Add(const StoreChunk& chunk) {
   return completion_.first_error();
 }
 
+absl::Status RawSink::Skip(const BlockRun& run) {
+  TURBOKV_RETURN_IF_ERROR(order_.Enter(run.layer));
+  const StorePlan& plan = target_.plan;
+  const int64_t end =
+      plan.tail_key ? (plan.tail_begin - plan.first_token) / kPageTokens : plan.blocks();
+  TURBOKV_RETURN_IF_ERROR(CheckRun(run, order_.position(), kPageTokens, end));
+  order_.Advance(uint64_t{run.block_count} * kPageTokens, plan.token_count);
+  return completion_.first_error();
+}
+
 absl::Status RawSink::Finish() {
   TURBOKV_RETURN_IF_ERROR(order_.CheckComplete());
   const absl::Time start = absl::Now();

@@ -23,6 +23,7 @@ class RawSink final : public ChunkSink {
   ~RawSink() override;  // waits for what the GPU still writes
 
   absl::Status Add(const StoreChunk& chunk) override;
+  absl::Status Skip(const BlockRun& run) override;
   absl::Status Finish() override;
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "server/ingest/page_sink.h"
 #include "server/ingest/raw_sink.h"
@@ -35,7 +36,8 @@ int64_t KeptKBytes(const PageLayout& layout) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
-    const StoreEnvironment& environment, const ClientIdentity& owner, StorePlan plan) {
+    const StoreEnvironment& environment, const ClientIdentity& owner, StorePlan plan,
+    std::optional<PoolId> pool) {
   std::unique_ptr<StoreSession> session(new StoreSession(environment));
   StoreTarget& target = session->target_;
   target.plan = std::move(plan);
@@ -44,7 +46,7 @@ absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
     TURBOKV_ASSIGN_OR_RETURN(session->staging_,
                              environment.staging->Take(target.plan.raw_page_bytes()));
   }
-  TURBOKV_RETURN_IF_ERROR(session->ReserveEntries(owner));
+  TURBOKV_RETURN_IF_ERROR(session->ReserveEntries(owner, pool));
   if (raw) {
     session->sink_ =
         std::make_unique<RawSink>(&target, environment.encoder, &session->encode_time_);
@@ -55,13 +57,16 @@ absl::StatusOr<std::unique_ptr<StoreSession>> StoreSession::Open(
 }
 
 // On the spec's device, or, where that has no room or fails, in the host memory behind it.
-absl::Status StoreSession::ReserveEntries(const ClientIdentity& owner) {
+absl::Status StoreSession::ReserveEntries(const ClientIdentity& owner,
+                                          std::optional<PoolId> wanted_pool) {
   DeviceSet* const devices = environment_.devices;
   const StorePlan& plan = target_.plan;
-  PoolId pool = devices == nullptr ? kHostPool : devices->PlacementOf(*plan.spec);
+  if (wanted_pool) TURBOKV_RETURN_IF_ERROR(devices->CheckSpec(*wanted_pool, *plan.spec));
+  PoolId pool =
+      devices == nullptr ? kHostPool : wanted_pool.value_or(devices->PlacementOf(*plan.spec));
   absl::StatusOr<std::vector<PendingEntry>> entries =
       environment_.cache->Reserve(owner, Reservations(plan, pool));
-  if (pool != kHostPool &&
+  if (pool != kHostPool && !wanted_pool &&
       (absl::IsResourceExhausted(entries.status()) || absl::IsUnavailable(entries.status()) ||
        absl::IsInvalidArgument(entries.status()))) {
     pool = kHostPool;
@@ -78,9 +83,42 @@ absl::Status StoreSession::ReserveEntries(const ClientIdentity& owner) {
 }
 
 absl::Status StoreSession::Add(const StoreChunk& chunk) {
-  received_bytes_ += static_cast<int64_t>(chunk.bytes);
-  environment_.metrics->CountStoredBytes(static_cast<int64_t>(chunk.bytes));
+  CountReceived(chunk.bytes);
   return sink_->Add(chunk);
+}
+
+void StoreSession::CountReceived(size_t bytes) {
+  received_bytes_ += static_cast<int64_t>(bytes);
+  environment_.metrics->CountStoredBytes(static_cast<int64_t>(bytes));
+}
+
+absl::StatusOr<DeviceRun> StoreSession::AddRun(const BlockRun& run, size_t max_run_bytes) {
+  const StorePlan& plan = target_.plan;
+  TURBOKV_RETURN_IF_ERROR(sink_->Skip(run));
+  DeviceRun checked;
+  checked.encoding = plan.encoding;
+  checked.layout = plan.spec->layer_layouts[run.layer];
+  checked.type = plan.spec->spec.source_type;
+  checked.first_block = static_cast<int64_t>(run.first_block);
+  checked.identity.layer = run.layer;
+  checked.identity.first_token =
+      static_cast<uint64_t>(plan.first_token + checked.first_block * kPageTokens);
+  checked.identity.spec_id = plan.spec->spec_id();
+  const size_t page_bytes =
+      plan.encoding == StoreEncoding::kRaw ? plan.raw_page_bytes() : checked.layout.page_bytes;
+  checked.run_bytes = run.block_count * page_bytes;
+  if (checked.run_bytes > max_run_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", run.layer, ": block_count ", run.block_count, " makes a run of ",
+                     checked.run_bytes, " bytes; expected at most ", max_run_bytes));
+  }
+  for (uint32_t i = 0; i < run.block_count; ++i) {
+    const PendingEntry& entry = target_.blocks[run.first_block + i];
+    checked.device_pages.push_back(entry ? entry.page(static_cast<int>(run.layer)).data()
+                                         : nullptr);
+  }
+  CountReceived(checked.run_bytes);
+  return checked;
 }
 
 absl::StatusOr<StoreSummary> StoreSession::Finish() {

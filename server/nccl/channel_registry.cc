@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 
 namespace turbokv {
 
@@ -40,16 +41,17 @@ absl::StatusOr<uint64_t> ChannelRegistry::Reserve(const ClientIdentity& owner,
                      " that have not ended yet; the limit is ", limits_.max_channels));
   }
   const uint64_t id = next_id_++;
-  entries_[id] = {owner, std::string(peer_name), nullptr};
+  entries_[id] = {owner, std::string(peer_name), {}};
   if (observer_ != nullptr) observer_->ChannelReserved();
   return id;
 }
 
-void ChannelRegistry::Attach(uint64_t channel_id, std::shared_ptr<NcclChannel> channel) {
+void ChannelRegistry::Attach(uint64_t channel_id, std::shared_ptr<NcclChannel> channel,
+                             PoolId pool) {
   MutexLock lock(&mutex_);
   const auto found = entries_.find(channel_id);
   if (found != entries_.end()) {
-    found->second.channel = std::move(channel);
+    found->second.end = {std::move(channel), std::make_shared<TransferTurns>(), pool};
   } else {
     channel->Abort("it was closed before it was connected");
     ending_.push_back(std::move(channel));
@@ -58,19 +60,25 @@ void ChannelRegistry::Attach(uint64_t channel_id, std::shared_ptr<NcclChannel> c
 
 absl::StatusOr<std::shared_ptr<NcclChannel>> ChannelRegistry::Find(const ClientIdentity& owner,
                                                                    uint64_t channel_id) const {
+  TURBOKV_ASSIGN_OR_RETURN(ServiceChannel end, FindForTransfers(owner, channel_id));
+  return std::move(end.channel);
+}
+
+absl::StatusOr<ServiceChannel> ChannelRegistry::FindForTransfers(const ClientIdentity& owner,
+                                                                 uint64_t channel_id) const {
   MutexLock lock(&mutex_);
   const auto found = entries_.find(channel_id);
   if (found == entries_.end() || !(found->second.owner == owner)) {
     return absl::NotFoundError(absl::StrCat("channel_id ", channel_id,
                                             ": no such channel of this client; it may have ended"));
   }
-  const std::shared_ptr<NcclChannel>& channel = found->second.channel;
+  const std::shared_ptr<NcclChannel>& channel = found->second.end.channel;
   if (channel == nullptr || !channel->connected()) {
     const absl::Status ended = channel == nullptr ? absl::OkStatus() : channel->status();
     return absl::UnavailableError(absl::StrCat(
         "channel_id ", channel_id, ": ", ended.ok() ? "it is not connected yet" : ended.message()));
   }
-  return channel;
+  return found->second.end;
 }
 
 void ChannelRegistry::Close(uint64_t channel_id, const absl::Status& reason) {
@@ -89,7 +97,7 @@ void ChannelRegistry::CloseAll(const absl::Status& reason) {
 
 void ChannelRegistry::CloseEntry(std::map<uint64_t, Entry>::iterator entry,
                                  const absl::Status& reason) {
-  if (std::shared_ptr<NcclChannel> channel = std::move(entry->second.channel)) {
+  if (std::shared_ptr<NcclChannel> channel = std::move(entry->second.end.channel)) {
     channel->Abort(reason.message());
     ending_.push_back(std::move(channel));
   }

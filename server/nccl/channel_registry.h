@@ -18,6 +18,7 @@
 #include "base/mutex.h"
 #include "client/nccl/nccl_channel.h"
 #include "server/index/block_cache.h"
+#include "server/nccl/transfer_turns.h"
 
 namespace turbokv {
 
@@ -34,6 +35,13 @@ struct ChannelLimits {
   size_t max_channels_per_tenant = 64;  // of them open
 };
 
+// A connected channel, with what its transfers share.
+struct ServiceChannel {
+  std::shared_ptr<NcclChannel> channel;
+  std::shared_ptr<TransferTurns> turns;
+  PoolId pool = kHostPool;  // of the service's GPU; kHostPool: its memory holds no pages
+};
+
 // Threads: any.
 class ChannelRegistry {
  public:
@@ -47,13 +55,17 @@ class ChannelRegistry {
   // ALREADY_EXISTS  two workers with the same rank; the message names the peer
   // RESOURCE_EXHAUSTED  a limit
   absl::StatusOr<uint64_t> Reserve(const ClientIdentity& owner, absl::string_view peer_name);
-  // The channel of a reserved id. One that was closed meanwhile is aborted.
-  void Attach(uint64_t channel_id, std::shared_ptr<NcclChannel> channel);
+  // The channel of a reserved id, whose end is the GPU of `pool`. One that was closed meanwhile is
+  // aborted.
+  void Attach(uint64_t channel_id, std::shared_ptr<NcclChannel> channel, PoolId pool = kHostPool);
 
   // NOT_FOUND: unknown, closed, or another client's; the three are not told apart.
   // UNAVAILABLE: it is still being connected, or has broken.
   absl::StatusOr<std::shared_ptr<NcclChannel>> Find(const ClientIdentity& owner,
                                                     uint64_t channel_id) const;
+
+  absl::StatusOr<ServiceChannel> FindForTransfers(const ClientIdentity& owner,
+                                                  uint64_t channel_id) const;
 
   // Aborts the channel and frees its name. Does not wait; without effect on an unknown id.
   void Close(uint64_t channel_id, const absl::Status& reason);
@@ -69,7 +81,7 @@ class ChannelRegistry {
   struct Entry {
     ClientIdentity owner;
     std::string peer_name;
-    std::shared_ptr<NcclChannel> channel;  // null until attached
+    ServiceChannel end;  // without a channel until attached
   };
   using Channels = std::vector<std::shared_ptr<NcclChannel>>;
 

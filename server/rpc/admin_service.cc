@@ -4,6 +4,7 @@
 
 #include "base/host_id.h"
 #include "kernels/format/codec.h"
+#include "server/rpc/nccl_service.h"
 
 namespace turbokv {
 namespace {
@@ -50,6 +51,12 @@ grpc::ServerUnaryReactor* AdminServiceImpl::Describe(grpc::CallbackServerContext
   const CacheUsage usage = state_->cache().Usage();
   for (size_t pool = 0; pool < usage.pools.size(); ++pool) {
     DescribePool(state_, static_cast<PoolId>(pool), usage.pools[pool], response->add_pools());
+  }
+  const NcclEnvironment& nccl = state_->nccl()->environment();
+  if (nccl.available.ok()) {
+    response->set_nccl_version(nccl.api->version_text());
+  } else {
+    response->set_nccl_unavailable(std::string(nccl.available.message()));
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(state_->End("Describe", absl::OkStatus(), context));

@@ -140,8 +140,9 @@ absl::Status NcclReactor::Open(const v1::NcclHello& hello) {
   open->set_channel_id(channel_id_);
   open->set_device_uuid(device.uuid);
   open->set_nccl_version(static_cast<uint32_t>(environment.api->version()));
+  if (device.lanes != nullptr) open->set_max_transfer_bytes(device.lanes->max_transfer_bytes());
   Send(std::move(response));
-  service_->channels().Attach(channel_id_, NcclChannel::Start(std::move(options)));
+  service_->channels().Attach(channel_id_, NcclChannel::Start(std::move(options)), device.pool);
   return absl::OkStatus();
 }
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/status_macros.h"
 #include "server/rpc/nccl_reactor.h"
 
 namespace turbokv {
@@ -12,7 +13,22 @@ NcclServiceImpl::NcclServiceImpl(ServiceState* state, NcclEnvironment environmen
     : state_(state),
       environment_(std::move(environment)),
       channels_(environment_.limits, environment_.observer),
-      streams_("NCCL channels", static_cast<int>(environment_.limits.max_channels)) {}
+      streams_("NCCL channels", static_cast<int>(environment_.limits.max_channels)) {
+  state_->set_nccl(this);
+}
+
+NcclServiceImpl::~NcclServiceImpl() { state_->set_nccl(nullptr); }
+
+absl::StatusOr<NcclServiceImpl::Transport> NcclServiceImpl::FindTransport(
+    const ClientIdentity& owner, uint64_t channel_id) const {
+  TURBOKV_ASSIGN_OR_RETURN(ServiceChannel end, channels_.FindForTransfers(owner, channel_id));
+  for (const NcclDevice& device : environment_.devices) {
+    if (device.pool == end.pool && device.lanes != nullptr)
+      return Transport{std::move(end), &device};
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("channel_id ", channel_id, ": the memory of its GPU holds no pages"));
+}
 
 grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* NcclServiceImpl::Connect(
     grpc::CallbackServerContext* context) {

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/nccl/channel_registry.h"
+#include "server/nccl/transfer_lanes.h"
 #include "server/rpc/service_state.h"
 #include "turbokv/v1/transport.grpc.pb.h"
 
@@ -19,8 +20,10 @@ namespace turbokv {
 inline constexpr absl::Duration kNcclSilence = absl::Seconds(3);
 
 struct NcclDevice {
-  int index = 0;     // as CUDA counts
-  std::string uuid;  // "GPU-..."
+  int index = 0;                         // as CUDA counts
+  std::string uuid;                      // "GPU-..."
+  PoolId pool = kHostPool;               // what its memory holds pages as
+  std::shared_ptr<TransferLanes> lanes;  // null: its channels carry no stores and fetches
 };
 
 struct NcclEnvironment {
@@ -40,6 +43,7 @@ class NcclServiceImpl final
     : public v1::NcclService::WithCallbackMethod_Connect<v1::NcclService::Service> {
  public:
   NcclServiceImpl(ServiceState* state, NcclEnvironment environment);
+  ~NcclServiceImpl() override;
 
   grpc::ServerBidiReactor<v1::ConnectRequest, v1::ConnectResponse>* Connect(
       grpc::CallbackServerContext* context) override;
@@ -52,6 +56,14 @@ class NcclServiceImpl final
   const NcclEnvironment& environment() const { return environment_; }
   ChannelRegistry& channels() { return channels_; }
   StreamRegistry& streams() { return streams_; }
+
+  // The channel of a store or a fetch, and the lanes of its GPU. NOT_FOUND, UNAVAILABLE as
+  // ChannelRegistry::Find; FAILED_PRECONDITION: the GPU's memory holds no pages.
+  struct Transport {
+    ServiceChannel end;
+    const NcclDevice* device = nullptr;
+  };
+  absl::StatusOr<Transport> FindTransport(const ClientIdentity& owner, uint64_t channel_id) const;
 
   // The device of the service for a client with device `client_uuid` that wants `wanted_uuid`
   // (empty: any). FAILED_PRECONDITION names both and what there is.

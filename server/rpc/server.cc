@@ -49,17 +49,22 @@ void SetTransport(const ServerConfig& config, grpc::ServerBuilder* builder) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(
-    const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config,
+                                                      std::vector<std::unique_ptr<Device>> devices,
+                                                      const NcclOptions& nccl) {
   TURBOKV_ASSIGN_OR_RETURN(std::unique_ptr<ServiceState> state,
                            ServiceState::Create(config, std::move(devices)));
-  std::unique_ptr<Server> server(new Server(std::move(state)));
+  std::unique_ptr<Server> server(new Server(std::move(state), nccl));
   TURBOKV_RETURN_IF_ERROR(server->Listen());
   return server;
 }
 
-Server::Server(std::unique_ptr<ServiceState> state)
-    : state_(std::move(state)), cache_service_(state_.get()), admin_service_(state_.get()) {}
+Server::Server(std::unique_ptr<ServiceState> state, const NcclOptions& nccl)
+    : state_(std::move(state)),
+      channel_metrics_(&state_->metrics()),
+      nccl_service_(state_.get(), MakeNcclEnvironment(state_.get(), nccl, &channel_metrics_)),
+      cache_service_(state_.get()),
+      admin_service_(state_.get()) {}
 
 Server::~Server() {
   if (server_ != nullptr) Drain(absl::ZeroDuration());
@@ -77,6 +82,7 @@ absl::Status Server::Listen() {
   builder.AddListeningPort(config.listen, grpc::InsecureServerCredentials(), &port_);
   builder.RegisterService(&cache_service_);
   builder.RegisterService(&admin_service_);
+  builder.RegisterService(&nccl_service_);
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
     return absl::UnavailableError(
@@ -102,6 +108,7 @@ void Server::Tick() {
     if (state_->LoseFailedDevices()) SetReady(false);
     state_->stores().EndStalled(stall_timeout);
     state_->fetches().EndStalled(stall_timeout);
+    nccl_service_.Tick();
   }
 }
 
@@ -121,6 +128,7 @@ void Server::Drain(absl::Duration timeout) {
   while (state_->stores().active() + state_->fetches().active() > 0 && absl::Now() < deadline) {
     absl::SleepFor(kDrainPoll);
   }
+  nccl_service_.channels().CloseAll(absl::UnavailableError("the service drains"));
   // Idle clients may take seconds to notice; only short calls can still be under way.
   server_->Shutdown(
       absl::ToChronoTime(std::min(std::max(deadline, absl::Now()), absl::Now() + kShortCallGrace)));

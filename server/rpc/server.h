@@ -11,6 +11,8 @@
 #include "server/config/config.h"
 #include "server/rpc/admin_service.h"
 #include "server/rpc/cache_service.h"
+#include "server/rpc/nccl_service.h"
+#include "server/rpc/nccl_setup.h"
 #include "server/rpc/service_state.h"
 
 namespace turbokv {
@@ -20,9 +22,11 @@ class Server {
  public:
   // Listens. UNAVAILABLE names the address that is taken; otherwise what the settings make
   // impossible.
-  // `devices` are the GPUs whose memory config.gpu_memory speaks of.
+  // `devices` are the GPUs whose memory config.gpu_memory speaks of; `nccl`, how to reach those of
+  // workers.
   static absl::StatusOr<std::unique_ptr<Server>> Start(
-      const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices = {});
+      const ServerConfig& config, std::vector<std::unique_ptr<Device>> devices = {},
+      const NcclOptions& nccl = {});
   // Drains with no time to spare, unless Drain was called.
   ~Server();
 
@@ -33,13 +37,14 @@ class Server {
   // For tests, and for tools in the same process.
   BlockCache& cache() { return state_->cache(); }
   Metrics& metrics() { return state_->metrics(); }
+  NcclServiceImpl& nccl_service() { return nccl_service_; }
 
   // Health becomes NOT_SERVING, new stores and lookups are UNAVAILABLE; returns when the streams
   // under way have ended, or were cut after `timeout`. Once.
   void Drain(absl::Duration timeout);
 
  private:
-  explicit Server(std::unique_ptr<ServiceState> state);
+  Server(std::unique_ptr<ServiceState> state, const NcclOptions& nccl);
 
   absl::Status Listen();
   void SetReady(bool ready);
@@ -47,6 +52,8 @@ class Server {
   void StopTicking();
 
   std::unique_ptr<ServiceState> state_;
+  ChannelMetrics channel_metrics_;
+  NcclServiceImpl nccl_service_;
   CacheServiceImpl cache_service_;
   AdminServiceImpl admin_service_;
   std::unique_ptr<grpc::Server> server_;

@@ -24,6 +24,8 @@
 
 namespace turbokv {
 
+class NcclServiceImpl;
+
 // Kept by the server, and by the memory that gRPC still sends after a call has ended.
 struct Storage {
   Metrics metrics;
@@ -46,6 +48,9 @@ class ServiceState {
   // Null: nothing is shared.
   CacheShareHost* share_host() { return share_host_.get(); }
   ShareServer* share_server() { return share_server_.get(); }
+  // Null: there is no NcclService. It sets and clears this while no call is under way.
+  NcclServiceImpl* nccl() { return nccl_; }
+  void set_nccl(NcclServiceImpl* nccl) { nccl_ = nccl; }
   ThreadPool& encode_pool() { return encode_pool_; }
   StreamRegistry& stores() { return stores_; }
   StreamRegistry& fetches() { return fetches_; }
@@ -79,6 +84,7 @@ class ServiceState {
   std::atomic<bool> draining_{false};
   ThreadPool encode_pool_;
   PageEncoder encoder_;
+  NcclServiceImpl* nccl_ = nullptr;
   std::unique_ptr<CacheShareHost> share_host_;
   std::unique_ptr<ShareServer> share_server_;  // goes before its host
 };

@@ -8,6 +8,7 @@
 #include "client/chunk_sizes.h"
 #include "client/wire/bulk_message.h"
 #include "client/wire/spec_conversion.h"
+#include "server/rpc/nccl_service.h"
 #include "server/rpc/request_identity.h"
 
 namespace turbokv {
@@ -79,6 +80,7 @@ void StoreReactor::OnCancel() {
 void StoreReactor::OnStalled() {
   MutexLock lock(&mutex_);
   if (busy_ || !reading_) return;
+  if (IsBroken()) return End(receiver_->Error());
   End(absl::DeadlineExceededError(absl::StrCat(
       "the stream sent nothing for ", absl::FormatDuration(state_->config().stall_timeout))));
 }
@@ -103,7 +105,11 @@ std::optional<StoreReactor::Job> StoreReactor::Step() {
 void StoreReactor::End(const absl::Status& status) {
   if (std::exchange(ended_, true)) return;
   state_->metrics().AddActiveStores(-1);
-  session_.reset();  // gives the memory back; Work does not run now
+  // Work does not run now. What came over a channel after a failure would be taken for later
+  // transfers: the channel goes.
+  if (receiver_ != nullptr && !status.ok()) receiver_->AbortChannel(status.message());
+  receiver_.reset();
+  session_.reset();  // gives the memory back
   queue_.clear();
   if (status.ok()) state_->metrics().ObserveLatency(Latency::kStore, absl::Now() - start_);
   Finish(state_->End(kMethod, status, context_));
@@ -111,13 +117,18 @@ void StoreReactor::End(const absl::Status& status) {
 
 void StoreReactor::Run(std::optional<Job> job) {
   while (job && !encodes_) job = Work(*job);
-  if (job) RunOnEncodeThread(*std::move(job));
+  if (job) RunOnThread(*std::move(job));
 }
 
-void StoreReactor::RunOnEncodeThread(Job job) {
-  state_->encode_pool().Schedule([this, first = std::move(job)] {
+ThreadPool* StoreReactor::JobThreads() {
+  return thread_ != nullptr ? thread_.get() : &state_->encode_pool();
+}
+
+void StoreReactor::RunOnThread(Job job) {
+  ThreadPool* const threads = JobThreads();
+  threads->Schedule([this, threads, first = std::move(job)] {
     std::optional<Job> next = Work(first);
-    for (int i = 1; i < kJobsPerTurn && next; ++i) next = Work(*next);
+    for (int i = 1; i < kJobsPerTurn && next && threads == JobThreads(); ++i) next = Work(*next);
     if (next) Run(std::move(next));  // without a job, the reactor may be gone
   });
 }
@@ -161,6 +172,12 @@ absl::Status StoreReactor::Process(const grpc::ByteBuffer& message) {
   chunk.token_count = fields_.chunk().token_count();
   chunk.block_index = fields_.chunk().block_index();
   chunk.page_offset = fields_.chunk().page_offset();
+  if (fields_.chunk().has_nccl()) {
+    if (payload.size_bytes() > 0 || fields_.chunk().has_staged()) {
+      return absl::InvalidArgumentError("a chunk with `nccl` and with `staged` or `data`");
+    }
+    return AddRun(fields_.chunk());
+  }
   if (fields_.chunk().has_staged()) {
     if (payload.size_bytes() > 0) {
       return absl::InvalidArgumentError("a chunk with both `staged` and `data`");
@@ -185,6 +202,41 @@ absl::Status StoreReactor::AddStaged(const v1::StagedBytes& staged, StoreChunk c
   return added.ok() ? released : added;
 }
 
+absl::Status StoreReactor::AddRun(const v1::StoreChunk& chunk) {
+  if (receiver_ == nullptr) {
+    return absl::InvalidArgumentError("a chunk with `nccl`; `open` named no nccl_channel_id");
+  }
+  if (chunk.nccl().block_count() > kMaxTransferPages) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", chunk.layer(), ": block_count is ",
+                                                   chunk.nccl().block_count(), "; expected 1..",
+                                                   kMaxTransferPages));
+  }
+  const BlockRun run = {chunk.layer(), chunk.nccl().first_block(), chunk.nccl().block_count()};
+  TURBOKV_ASSIGN_OR_RETURN(DeviceRun checked, session_->AddRun(run, receiver_->max_run_bytes()));
+  return receiver_->Receive(chunk.nccl().sequence(), std::move(checked));
+}
+
+absl::StatusOr<std::optional<PoolId>> StoreReactor::OpenReceiver(const ClientIdentity& owner,
+                                                                 uint64_t channel_id) {
+  if (channel_id == 0) return std::optional<PoolId>();
+  if (state_->nccl() == nullptr) {
+    return absl::FailedPreconditionError(
+        "nccl_channel_id is set; the service has no NCCL channels");
+  }
+  TURBOKV_ASSIGN_OR_RETURN(NcclServiceImpl::Transport transport,
+                           state_->nccl()->FindTransport(owner, channel_id));
+  RunReceiverOptions options;
+  options.end = std::move(transport.end);
+  options.lanes = transport.device->lanes;
+  options.patience = state_->nccl()->environment().transfer_timeout;
+  options.cancelled = [this] { return context_->IsCancelled(); };
+  options.failed = transfer_failed_;
+  options.metrics = &state_->metrics();
+  receiver_ = std::make_unique<RunReceiver>(std::move(options));
+  thread_ = std::make_unique<ThreadPool>(1);
+  return std::optional<PoolId>(transport.device->pool);
+}
+
 absl::Status StoreReactor::OpenStaging(const ClientIdentity& owner, uint64_t session_id) {
   if (session_id == 0) return absl::OkStatus();
   if (state_->share_host() == nullptr) {
@@ -207,15 +259,18 @@ absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
   announcement.tail_key = open.tail_key();
   TURBOKV_ASSIGN_OR_RETURN(StorePlan plan, PlanStore(announcement));
   TURBOKV_RETURN_IF_ERROR(OpenStaging(owner, open.share_session()));
-  encodes_ = plan.encoding == StoreEncoding::kRaw;
-  TURBOKV_ASSIGN_OR_RETURN(session_,
-                           StoreSession::Open(state_->store_environment(), owner, std::move(plan)));
+  TURBOKV_ASSIGN_OR_RETURN(const std::optional<PoolId> pool,
+                           OpenReceiver(owner, open.nccl_channel_id()));
+  encodes_ = plan.encoding == StoreEncoding::kRaw || receiver_ != nullptr;
+  TURBOKV_ASSIGN_OR_RETURN(
+      session_, StoreSession::Open(state_->store_environment(), owner, std::move(plan), pool));
   return absl::OkStatus();
 }
 
 absl::Status StoreReactor::Publish() {
   if (session_ == nullptr) return absl::InvalidArgumentError("the stream ended before `open`");
   if (context_->IsCancelled()) return absl::CancelledError("the client has gone");
+  if (receiver_ != nullptr) TURBOKV_RETURN_IF_ERROR(receiver_->Wait());
   TURBOKV_ASSIGN_OR_RETURN(const StoreSummary summary, session_->Finish());
   v1::StoreResponse response;
   response.set_stored_blocks(summary.stored_blocks);

@@ -31,7 +31,10 @@ void StreamRegistry::EndStalled(absl::Duration timeout) {
   const int64_t oldest_us = WatchedStream::NowUs() - absl::ToInt64Microseconds(timeout);
   MutexLock lock(&mutex_);
   for (WatchedStream* stream : streams_) {
-    if (stream->last_progress_us_.load(std::memory_order_relaxed) < oldest_us) stream->OnStalled();
+    if (stream->last_progress_us_.load(std::memory_order_relaxed) < oldest_us ||
+        stream->IsBroken()) {
+      stream->OnStalled();
+    }
   }
 }
 

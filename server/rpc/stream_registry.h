@@ -22,6 +22,8 @@ class WatchedStream {
 
   // Ends the stream if it is still waiting for its client. Must not call the registry.
   virtual void OnStalled() = 0;
+  // Whether it need not be waited for: something else that it depends on has failed.
+  virtual bool IsBroken() const { return false; }
 
  protected:
   // Something moved.
@@ -45,7 +47,7 @@ class StreamRegistry {
   void Remove(WatchedStream* stream);
 
   int active() const;
-  // Calls OnStalled for each stream in which nothing moved for `timeout`.
+  // Calls OnStalled for each stream in which nothing moved for `timeout`, or that is broken.
   void EndStalled(absl::Duration timeout);
 
  private:

@@ -107,6 +107,13 @@ void Metrics::CountRpc(absl::string_view method, absl::StatusCode code) {
 
 void Metrics::AddActiveStores(int delta) { Count(&impl_->values().active_stores, delta); }
 
+void Metrics::CountNcclBytes(bool received, int64_t bytes) {
+  Count(&impl_->values().nccl_bytes(received), bytes);
+}
+
+void Metrics::AddNcclChannels(int delta) { Count(&impl_->values().nccl_channels, delta); }
+void Metrics::CountNcclAbort() { Count(&impl_->values().nccl_aborts, 1); }
+
 CodecTotals Metrics::Totals(PageTensor tensor, Codec codec) const {
   const CodecValues& values = impl_->values().codec(tensor, codec);
   return {Read(values.pages), Read(values.raw_bytes), Read(values.kept_bytes),

@@ -53,6 +53,10 @@ class Metrics {
   void CountDataLoss();                                            // a page failed its checksum
   void CountRpc(absl::string_view method, absl::StatusCode code);  // every finished call
   void AddActiveStores(int delta);
+  // Over NCCL channels; `received`: from workers.
+  void CountNcclBytes(bool received, int64_t bytes);
+  void AddNcclChannels(int delta);
+  void CountNcclAbort();
 
   CodecTotals Totals(PageTensor tensor, Codec codec) const;
   int64_t raw_bytes() const;

@@ -79,6 +79,7 @@ std::vector<prometheus::MetricFamily> MetricValues::Collect() const {
   CollectLatencies(&out);
   CollectLookups(&out);
   CollectMoves(&out);
+  CollectNccl(&out);
   CollectUsage(&out);
   CollectRpcs(&out);
   return out.Take();
@@ -169,6 +170,19 @@ void MetricValues::CollectMoves(Exposition* out) const {
   for (size_t i = 0; i < moves_.size(); ++i) {
     out->AddCounter({{"direction", kDirections[i]}}, Value(moves_[i].bytes));
   }
+}
+
+void MetricValues::CollectNccl(Exposition* out) const {
+  constexpr std::array<const char*, 2> kDirections = {"sent", "received"};
+  out->CounterFamily("turbokv_nccl_bytes_total", "Bytes of K/V values or pages over NCCL channels");
+  for (size_t i = 0; i < nccl_bytes_.size(); ++i) {
+    out->AddCounter({{"direction", kDirections[i]}}, Value(nccl_bytes_[i]));
+  }
+  out->Gauge("turbokv_nccl_channels", "NCCL channels that are open or being connected",
+             Value(nccl_channels));
+  out->Counter("turbokv_nccl_aborted_channels_total",
+               "NCCL channels that ended otherwise than by their worker closing them",
+               Value(nccl_aborts));
 }
 
 void MetricValues::CollectUsage(Exposition* out) const {

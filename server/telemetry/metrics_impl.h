@@ -55,6 +55,7 @@ class MetricValues : public prometheus::Collectable {
   }
   LatencyHistogram& latency(Latency what) { return latencies_[static_cast<size_t>(what)]; }
   MoveValues& moves(bool promoted) { return moves_[promoted ? 1 : 0]; }
+  std::atomic<int64_t>& nccl_bytes(bool received) { return nccl_bytes_[received ? 1 : 0]; }
   void CountRpc(absl::string_view method, absl::StatusCode code);
 
   std::atomic<int64_t> received_bytes{0};
@@ -67,6 +68,8 @@ class MetricValues : public prometheus::Collectable {
   std::atomic<int64_t> evicted_bytes{0};
   std::atomic<int64_t> damaged_pages{0};
   std::atomic<int64_t> active_stores{0};
+  std::atomic<int64_t> nccl_channels{0};
+  std::atomic<int64_t> nccl_aborts{0};
 
  private:
   static constexpr size_t kTensors = 2;
@@ -77,12 +80,14 @@ class MetricValues : public prometheus::Collectable {
   void CollectLatencies(Exposition* out) const;
   void CollectLookups(Exposition* out) const;
   void CollectMoves(Exposition* out) const;
+  void CollectNccl(Exposition* out) const;
   void CollectUsage(Exposition* out) const;
   void CollectRpcs(Exposition* out) const;
 
   std::array<std::array<CodecValues, kCodecIds>, kTensors> codecs_{};
-  std::array<LatencyHistogram, 5> latencies_;  // by Latency
-  std::array<MoveValues, 2> moves_;            // demoted, promoted
+  std::array<LatencyHistogram, 5> latencies_;         // by Latency
+  std::array<MoveValues, 2> moves_;                   // demoted, promoted
+  std::array<std::atomic<int64_t>, 2> nccl_bytes_{};  // sent, received
   std::array<std::array<std::atomic<int64_t>, kStatusCodes>, kRpcMethods.size()> rpcs_{};
   mutable Mutex mutex_;
   std::function<CacheUsage()> usage_source_ ABSL_GUARDED_BY(mutex_);

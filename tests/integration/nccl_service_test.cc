@@ -44,7 +44,7 @@ class NcclServiceTest : public ::testing::Test {
   void StartServer(NcclEnvironment environment) {
     ServerConfig config;
     config.memory_bytes = size_t{64} << 20;
-    auto state = ServiceState::Create(config);
+    auto state = ServiceState::Create(config, {});
     ASSERT_TRUE(state.ok()) << state.status();
     state_ = *std::move(state);
     service_ = std::make_unique<NcclServiceImpl>(state_.get(), std::move(environment));

@@ -110,7 +110,7 @@ void Communicator::Run() {
     lock.unlock();
     bool alive = true;
     for (const Operation& operation : batch.operations) {
-      alive = Transfer(operation);
+      alive = Transfer(*batch.stream, operation);
       if (!alive) break;
     }
     lock.lock();
@@ -120,7 +120,10 @@ void Communicator::Run() {
   }
 }
 
-bool Communicator::Transfer(const Operation& operation) {
+bool Communicator::Transfer(const FakeStream& stream, const Operation& operation) {
+  void* const memory = stream.translate == nullptr
+                           ? operation.buffer
+                           : stream.translate(stream.device, operation.buffer, operation.bytes);
   uint64_t bytes = operation.bytes;
   IoResult result = operation.send ? WriteAll(socket_, &bytes, sizeof(bytes), abort_)
                                    : ReadAll(socket_, &bytes, sizeof(bytes), abort_);
@@ -130,8 +133,8 @@ bool Communicator::Transfer(const Operation& operation) {
     return false;
   }
   if (result == IoResult::kDone) {
-    result = operation.send ? WriteAll(socket_, operation.buffer, operation.bytes, abort_)
-                            : ReadAll(socket_, operation.buffer, operation.bytes, abort_);
+    result = operation.send ? WriteAll(socket_, memory, operation.bytes, abort_)
+                            : ReadAll(socket_, memory, operation.bytes, abort_);
   }
   if (result == IoResult::kPeerGone) PeerGone();
   return result == IoResult::kDone;

@@ -45,7 +45,7 @@ class Communicator {
   void Run();
   bool Connect();
   // False: the communicator is of no use any more.
-  bool Transfer(const Operation& operation);
+  bool Transfer(const FakeStream& stream, const Operation& operation);
   void SayGoodbye();
   void Fail(NcclResult result, const std::string& message);
   void PeerGone();

@@ -12,6 +12,7 @@ class FakeChannelStream : public ChannelStream {
  public:
   void* handle() const override { return const_cast<FakeStream*>(&stream_); }
   absl::StatusOr<uint64_t> Mark() override { return stream_.launched.load(); }
+  FakeStream* stream() { return &stream_; }
   absl::StatusOr<bool> Reached(uint64_t mark) override { return stream_.finished.load() >= mark; }
 
  private:

@@ -1,0 +1,99 @@
+// Stores over NCCL channels: the same pages as by gRPC, and nothing left of what fails.
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "tests/integration/nccl_data_fixture.h"
+
+namespace turbokv::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr PoolId kFirstDevice = 1;
+
+TEST_F(NcclDataTest, StoresWhatGrpcStores) {
+  Start();
+  const auto link = Link();
+  EXPECT_EQ(link->max_transfer_bytes(), kMaxTransferBytes);
+  const Prompt prompt(raw_spec_, 20 * kPageTokens + 70, 1);  // more than a transfer a layer
+  const auto stored = Store(link, prompt);
+  ASSERT_OK(stored);
+  EXPECT_EQ(stored->stored_blocks, 20);
+  EXPECT_TRUE(stored->stored_tail);
+  EXPECT_EQ(stored->sent_bytes, stored->raw_bytes);
+  EXPECT_EQ(BlocksIn(kFirstDevice), 20);
+  ExpectStored(prompt);
+  DecodeReader reader(channel_, spec_);
+  EXPECT_TRUE(reader.Lookup(prompt.token_ids(), {})->tail_found);
+  ExpectAllFreed();
+}
+
+TEST_F(NcclDataTest, StoresContinuationsAndWhatIsThereAlready) {
+  Start();
+  const auto link = Link();
+  const Prompt prompt(raw_spec_, 8 * kPageTokens, 1);
+  StoreOptions options;
+  options.store_tail = false;
+  const Prompt shorter(raw_spec_, 3 * kPageTokens, 1);
+  ASSERT_OK(Store(link, shorter, options));
+  const auto again = Store(link, prompt, options);
+  ASSERT_OK(again);
+  EXPECT_EQ(again->present_blocks, 3);
+  EXPECT_EQ(again->stored_blocks, 5);
+  ExpectStored(prompt);
+  const Prompt longer(raw_spec_, 10 * kPageTokens, 1);
+  options.first_token = 8 * kPageTokens;
+  ASSERT_OK(Store(link, longer, options));
+  ExpectStored(longer);
+}
+
+TEST_F(NcclDataTest, StoresOnTheChannelsOwnGpu) {
+  Start(2);
+  const auto link = Link();
+  for (uint32_t model = 0; model < 4; ++model) {
+    const int64_t before = BlocksIn(kFirstDevice);
+    ASSERT_OK(Store(link, Prompt(raw_spec_, 512, model)));
+    EXPECT_EQ(BlocksIn(kFirstDevice), before + 4);
+  }
+}
+
+TEST_F(NcclDataTest, TwoStoresShareAChannel) {
+  Start();
+  const auto link = Link();
+  constexpr int kStores = 6;
+  std::vector<std::thread> threads;
+  std::vector<absl::Status> statuses(kStores);
+  for (int i = 0; i < kStores; ++i) {
+    threads.emplace_back([&, i] {
+      statuses[i] = Store(link, Prompt(raw_spec_, 9 * kPageTokens, 100 + i)).status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : statuses) EXPECT_TRUE(status.ok()) << status;
+  for (int i = 0; i < kStores; ++i) ExpectStored(Prompt(raw_spec_, 9 * kPageTokens, 100 + i));
+  ExpectAllFreed();
+}
+
+TEST_F(NcclDataTest, ABadValueIsNamedAndNothingRemains) {
+  Start();
+  const auto link = Link();
+  Prompt prompt(raw_spec_, 6 * kPageTokens, 1);
+  const uint16_t infinity = 0x7f80;  // bf16
+  std::memcpy(prompt.MutableK(1, 300, 1, 17), &infinity, sizeof(infinity));
+  EXPECT_THAT(
+      Store(link, prompt).status(),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               AllOf(HasSubstr("layer 1"), HasSubstr("K of token 300, head 1, channel 17"))));
+  ExpectAllFreed();
+  EXPECT_EQ(server_->cache().Usage().used_bytes, 0u);
+  EXPECT_FALSE(link->channel()->status().ok()) << "a failed store ends its channel";
+  EXPECT_TRUE(Eventually([&] { return server_->nccl_service().channels().open_channels() == 0; }));
+  ASSERT_OK(Store(Link(), Prompt(raw_spec_, 6 * kPageTokens, 2)));
+}
+
+}  // namespace
+}  // namespace turbokv::testing
