@@ -1,16 +1,17 @@
-// Goodput of the service on loopback beside a raw socket's, in one run.
+// Goodput of each road to the service beside a raw socket's, in one run.
 //
-//   transport_bench [--rounds N] [--layers N] [--tokens N] [--only NAME] [--smoke]
+//   transport_bench [--rounds N] [--layers N] [--tokens N] [--only NAME] [--gpu-memory SIZE]
+//   [--smoke]
 //
-// The server is a process of its own. Every round measures each of:
-//   socket       raw TCP, 256 KiB chunks, the receiver looks at nothing
-//   fetch        bf16 pages, verified by checksum on both sides
-//   store_pages  bf16 pages as they are (no encoding), verified by the server
-//   encoder      the default codec on one thread, without any service
-//   store_raw    raw bf16 K/V, encoded by the server with the default codec
-// and the medians are compared: goodput is bytes of pages (or of raw K/V) by wall time, from
-// opening the call to its end.
-#include <sys/wait.h>
+// The server is a process of its own on this host. Every round measures each of:
+//   socket             raw TCP, 256 KiB chunks, the receiver looks at nothing
+//   ROAD.fetch         bf16 pages, verified by checksum on both sides
+//   ROAD.store_pages   bf16 pages as they are (no encoding), verified by the server
+//   encoder            the default codec on one thread, without any service
+//   ROAD.store_raw     raw bf16 K/V, encoded by the server with the default codec
+// for the roads grpc and shm, and the medians are compared: goodput is bytes of pages (or of raw
+// K/V) by wall time, from opening the call to its end. With --gpu-memory the server's blocks lie in
+// GPU memory and are encoded there; then only grpc is measured.
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,17 +21,20 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "bench/client/raw_socket.h"
+#include "bench/transport/raw_socket.h"
+#include "bench/transport/server_process.h"
 #include "client/admin_client.h"
 #include "client/decode_reader.h"
 #include "client/prefill_writer.h"
 #include "kernels/cpu/codec.h"
 #include "kernels/format/small_floats.h"
-#include "server/rpc/server.h"
+#include "server/config/config.h"
 
 namespace turbokv::bench {
 namespace {
@@ -43,6 +47,7 @@ struct Options {
   int rounds = 7;
   int layers = 8;
   int tokens = 2048;
+  size_t gpu_memory_bytes = 0;
   std::string only;
 };
 
@@ -52,31 +57,20 @@ Options ParseOptions(int argc, char** argv) {
     const std::string flag = argv[i];
     const auto value = [&] { return i + 1 < argc ? std::atoi(argv[++i]) : 0; };
     if (flag == "--smoke") {
-      options = {1, 2, 256, ""};
+      options = {1, 2, 256, 0, ""};
     } else if (flag == "--rounds") {
       options.rounds = std::max(1, value());
     } else if (flag == "--layers") {
       options.layers = std::max(1, value());
     } else if (flag == "--only" && i + 1 < argc) {
       options.only = argv[++i];
+    } else if (flag == "--gpu-memory" && i + 1 < argc) {
+      options.gpu_memory_bytes = Require(ParseByteSize(argv[++i]));
     } else if (flag == "--tokens") {
       options.tokens = std::max(kPageTokens, value() / kPageTokens * kPageTokens);
     }
   }
   return options;
-}
-
-template <typename T>
-T Require(absl::StatusOr<T> value) {
-  if (value.ok()) return *std::move(value);
-  std::fprintf(stderr, "transport_bench: %s\n", value.status().ToString().c_str());
-  std::exit(1);
-}
-
-void Require(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "transport_bench: %s\n", status.ToString().c_str());
-  std::exit(1);
 }
 
 double SecondsOf(const std::function<void()>& work) {
@@ -85,49 +79,16 @@ double SecondsOf(const std::function<void()>& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// turbokvd in a child process, forked before this one uses gRPC.
-class ServerProcess {
- public:
-  ServerProcess() {
-    int port_pipe[2], life_pipe[2];
-    if (pipe(port_pipe) != 0 || pipe(life_pipe) != 0) std::exit(1);
-    child_ = fork();
-    if (child_ == 0) {
-      close(life_pipe[1]);
-      Serve(port_pipe[1], life_pipe[0]);
-    }
-    close(life_pipe[0]);
-    life_ = life_pipe[1];
-    if (read(port_pipe[0], &port_, sizeof(port_)) != sizeof(port_)) std::exit(1);
-  }
-
-  ~ServerProcess() {
-    close(life_);
-    waitpid(child_, nullptr, 0);
-  }
-
-  int port() const { return port_; }
-
- private:
-  [[noreturn]] static void Serve(int port_fd, int life_fd) {
-    ServerConfig config;
-    config.listen = "127.0.0.1:0";
-    config.metrics_listen = "";
-    config.memory_bytes = size_t{2} << 30;
-    config.slab_bytes = size_t{64} << 20;
-    const std::unique_ptr<Server> server = Require(Server::Start(config));
-    const int port = server->port();
-    if (write(port_fd, &port, sizeof(port)) != sizeof(port)) std::exit(1);
-    char end;
-    [[maybe_unused]] const ssize_t ended = read(life_fd, &end, 1);  // the parent has gone
-    server->Drain(absl::ZeroDuration());
-    _exit(0);
-  }
-
-  pid_t child_ = 0;
-  int life_ = 0;
-  int port_ = 0;
-};
+ServerConfig ConfigOf(const Options& options, const std::string& socket_path) {
+  ServerConfig config;
+  config.listen = "127.0.0.1:0";
+  config.metrics_listen = "";
+  config.memory_bytes = size_t{2} << 30;
+  config.slab_bytes = size_t{64} << 20;
+  config.gpu_memory.bytes = options.gpu_memory_bytes;
+  if (options.gpu_memory_bytes == 0) config.share_socket = socket_path;
+  return config;
+}
 
 std::shared_ptr<const ResolvedSpec> SpecWith(const Options& options, const std::string& policy) {
   CacheSpec spec;
@@ -141,7 +102,7 @@ std::shared_ptr<const ResolvedSpec> SpecWith(const Options& options, const std::
 
 class TransportBench {
  public:
-  TransportBench(const Options& options, int port)
+  TransportBench(const Options& options, int port, Road road)
       : options_(options),
         plain_(SpecWith(options, "bf16")),
         packed_(SpecWith(options, std::string(kDefaultPolicy))),
@@ -149,6 +110,7 @@ class TransportBench {
         token_ids_(options.tokens) {
     ChannelOptions channel;
     channel.address = absl::StrCat("127.0.0.1:", port);
+    channel.transport = road;
     channel_ = Require(CacheChannel::Connect(channel));
     for (size_t i = 0; i < values_.size(); ++i) {
       values_[i] = FloatToBf16(
@@ -251,9 +213,10 @@ class TransportBench {
 // Rounds of one measurement.
 class Series {
  public:
-  Series(const char* name, size_t bytes) : name_(name), bytes_(bytes) {}
-  void Add(double seconds) { rates_.push_back(static_cast<double>(bytes_) / seconds / 1e9); }
-  absl::string_view name() const { return name_; }
+  Series(std::string name, size_t bytes, std::function<double()> run)
+      : name_(std::move(name)), bytes_(bytes), run_(std::move(run)) {}
+  void Measure() { rates_.push_back(static_cast<double>(bytes_) / run_() / 1e9); }
+  const std::string& name() const { return name_; }
   double median() const {
     std::vector<double> sorted = rates_;
     std::sort(sorted.begin(), sorted.end());
@@ -262,48 +225,82 @@ class Series {
   void Print() const {
     if (rates_.empty()) return;
     const auto [low, high] = std::minmax_element(rates_.begin(), rates_.end());
-    std::printf("%-12s %7.3f GB/s  (%.3f .. %.3f)\n", name_, median(), *low, *high);
+    std::printf("%-18s %7.3f GB/s  (%.3f .. %.3f)\n", name_.c_str(), median(), *low, *high);
   }
 
  private:
-  const char* name_;
-  size_t bytes_;
+  const std::string name_;
+  const size_t bytes_;
+  const std::function<double()> run_;
   std::vector<double> rates_;
 };
 
+void AddRoad(TransportBench* bench, const std::string& road, std::vector<Series>* series) {
+  bench->StorePages();  // warm: windows, buffers, slabs, mappings
+  bench->Fetch();
+  series->emplace_back(road + ".store_pages", bench->page_bytes(),
+                       [bench] { return bench->StorePages(); });
+  series->emplace_back(road + ".fetch", bench->page_bytes(), [bench] { return bench->Fetch(); });
+  series->emplace_back(road + ".store_raw", bench->raw_bytes(),
+                       [bench] { return bench->StoreRaw(); });
+}
+
+class Medians {
+ public:
+  explicit Medians(const std::vector<Series>& series) : series_(series) {}
+  double of(absl::string_view name) const {
+    const auto found = std::find_if(series_.begin(), series_.end(),
+                                    [&](const Series& one) { return one.name() == name; });
+    return found->median();
+  }
+  void PrintRatio(absl::string_view above, absl::string_view below, const char* goal) const {
+    std::printf("%-40s %.3f%s\n", absl::StrCat(above, " / ", below).c_str(), of(above) / of(below),
+                goal);
+  }
+
+ private:
+  const std::vector<Series>& series_;
+};
+
+void PrintRatios(const std::vector<Series>& series, bool on_gpu) {
+  const Medians medians(series);
+  medians.PrintRatio("grpc.fetch", "socket", " (goal 0.70)");
+  medians.PrintRatio("grpc.store_pages", "socket", " (goal 0.70)");
+  if (on_gpu) {
+    medians.PrintRatio("grpc.store_raw", "grpc.store_pages", " (goal 0.90: encoding is hidden)");
+    return;
+  }
+  const double series_limit =
+      1.0 / (1.0 / medians.of("grpc.store_pages") + 1.0 / medians.of("encoder"));
+  std::printf("%-40s %.3f (goal 0.80)\n", "grpc.store_raw / (1/(1/pages + 1/encoder))",
+              medians.of("grpc.store_raw") / series_limit);
+  medians.PrintRatio("shm.fetch", "grpc.fetch", " (goal 5)");
+  medians.PrintRatio("shm.store_pages", "grpc.store_pages", " (goal 2)");
+  medians.PrintRatio("shm.store_raw", "grpc.store_raw", "");
+}
+
 void Run(const Options& options) {
-  const ServerProcess server;
-  TransportBench bench(options, server.port());
-  Series socket("socket", bench.page_bytes());
-  Series store_pages("store_pages", bench.page_bytes());
-  Series fetch("fetch", bench.page_bytes());
-  Series encoder("encoder", bench.raw_bytes());
-  Series store_raw("store_raw", bench.raw_bytes());
-  bench.StorePages();  // warm: windows, buffers, slabs
-  bench.Fetch();
-  const auto measure = [&](Series* series, const std::function<double()>& run) {
-    if (options.only.empty() || options.only == series->name()) series->Add(run());
-  };
+  const std::string socket_path = absl::StrCat("/tmp/turbokv-transport-bench.", getpid());
+  const ServerProcess server(ConfigOf(options, socket_path));
+  const bool on_gpu = options.gpu_memory_bytes > 0;
+  TransportBench by_grpc(options, server.port(), Road::kGrpc);
+  std::optional<TransportBench> by_shm;
+  std::vector<Series> series;
+  series.emplace_back("socket", by_grpc.page_bytes(),
+                      [&] { return RawSocketSeconds(by_grpc.page_bytes(), kChunkBytes); });
+  series.emplace_back("encoder", by_grpc.raw_bytes(), [&] { return by_grpc.Encode(); });
+  AddRoad(&by_grpc, "grpc", &series);
+  if (!on_gpu) AddRoad(&by_shm.emplace(options, server.port(), Road::kShm), "shm", &series);
   for (int round = 0; round < options.rounds; ++round) {
-    measure(&socket, [&] { return RawSocketSeconds(bench.page_bytes(), kChunkBytes); });
-    measure(&store_pages, [&] { return bench.StorePages(); });
-    measure(&fetch, [&] { return bench.Fetch(); });
-    measure(&encoder, [&] { return bench.Encode(); });
-    measure(&store_raw, [&] { return bench.StoreRaw(); });
+    for (Series& one : series) {
+      if (options.only.empty() || options.only == one.name()) one.Measure();
+    }
   }
-  std::printf("%zu bytes of pages, %zu bytes of raw K/V, %zu KiB chunks, %d rounds, medians\n",
-              bench.page_bytes(), bench.raw_bytes(), kChunkBytes >> 10, options.rounds);
-  for (const Series* series : {&socket, &store_pages, &fetch, &encoder, &store_raw}) {
-    series->Print();
-  }
-  if (!options.only.empty()) return;
-  const double series_limit = 1.0 / (1.0 / store_pages.median() + 1.0 / encoder.median());
-  std::printf("fetch / socket                              %.3f (goal 0.70)\n",
-              fetch.median() / socket.median());
-  std::printf("store_pages / socket                        %.3f (goal 0.70)\n",
-              store_pages.median() / socket.median());
-  std::printf("store_raw / (1/(1/store_pages + 1/encoder)) %.3f (goal 0.80)\n",
-              store_raw.median() / series_limit);
+  std::printf("%zu bytes of pages, %zu bytes of raw K/V, %zu KiB chunks, %d rounds, medians%s\n",
+              by_grpc.page_bytes(), by_grpc.raw_bytes(), kChunkBytes >> 10, options.rounds,
+              on_gpu ? ", blocks in GPU memory" : "");
+  for (const Series& one : series) one.Print();
+  if (options.only.empty()) PrintRatios(series, on_gpu);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "bench/client/raw_socket.h"
+#include "bench/transport/raw_socket.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
