@@ -53,7 +53,7 @@ TURBOKV_HOST_DEVICE int PlaceOfSum(int channel) {
 }
 
 // The sign bits that s1 flips in the two values from `channel` (even) on.
-TURBOKV_HOST_DEVICE uint32_t FlipPair(uint32_t sign_word, int channel) {
+TURBOKV_HOST_DEVICE constexpr uint32_t FlipPair(uint32_t sign_word, int channel) {
   const uint32_t bits = sign_word >> (channel & 31);
   return (bits & 1) << 15 | (bits & 2) << 30;
 }

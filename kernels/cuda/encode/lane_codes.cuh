@@ -9,7 +9,7 @@ namespace turbokv::cuda {
 
 // The second signs of the channels whose codes a lane owns. K: bit 4 J + i; V: bit 2 J + r.
 template <int kChannels, bool kIsV>
-TURBOKV_HOST_DEVICE uint32_t LaneSigns(int lane) {
+TURBOKV_HOST_DEVICE constexpr uint32_t LaneSigns(int lane) {
   uint32_t signs = 0;
   TURBOKV_UNROLL
   for (int block = 0; block < kChannels / 16; ++block) {

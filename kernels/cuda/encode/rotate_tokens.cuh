@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/encode/fragments.cuh"
 #include "kernels/cuda/encode/load_page.cuh"
+#include "kernels/cuda/encode/sign_tables.cuh"
 
 namespace turbokv::cuda {
 
@@ -22,21 +23,6 @@ TURBOKV_DEVICE void Product(float (&z)[4], const Words4& a, uint32_t b0, uint32_
     TURBOKV_PRODUCT("f16");
   }
 #undef TURBOKV_PRODUCT
-}
-
-// Sign bits that s1 flips in the values that lane (.., t) reads of J: [J][t].
-template <int kChannels>
-struct FirstFlips {
-  Words2 pairs[kChannels / 16][4];
-};
-// By one warp.
-template <int kChannels>
-TURBOKV_DEVICE void FindFirstFlips(int lane, FirstFlips<kChannels>& flips) {
-  const int block = lane / 4;
-  if (block >= kChannels / 16) return;
-  const int channel = 16 * block + 4 * (lane % 4);
-  const uint32_t signs = FirstSigns(block / 2);
-  flips.pairs[block][lane % 4] = {FlipPair(signs, channel), FlipPair(signs, channel + 2)};
 }
 
 // The Hadamard matrix as an operand, and what is done with it.

@@ -6,6 +6,7 @@
 #include "kernels/cuda/encode/lane_codes.cuh"
 #include "kernels/cuda/encode/rotate_tokens.cuh"
 #include "kernels/cuda/encode/rounding_bounds.cuh"
+#include "kernels/cuda/encode/sign_tables.cuh"
 
 namespace turbokv::cuda {
 
@@ -20,8 +21,7 @@ struct alignas(512) RotatedShared {
     int64_t offsets[kPageTokens];  // until values are loaded
     GroupMean<kChannels> mean;
   };
-  FirstFlips<kChannels> flips;
-  uint32_t lane_signs[kWarpLanes];  // of LaneSigns
+  SignTables<kChannels> signs;
   alignas(4) uint8_t exact_codes[kEncodeWarps][kChannels];
   uint16_t scales[2][kPageTokens];
 };
@@ -119,9 +119,11 @@ struct GroupPlace {
 };
 template <int kChannels>
 TURBOKV_DEVICE GroupPlace PlaceOfBlock(const TensorParams& params) {
-  const int groups = params.head_dim / kChannels;
-  const int head = static_cast<int>(blockIdx.x) / groups;
-  return {head / params.heads, head % params.heads, static_cast<int>(blockIdx.x) % groups};
+  const bool two_groups = params.head_dim > kChannels;
+  const uint32_t head = two_groups ? blockIdx.x / 2 : blockIdx.x;
+  const auto heads = static_cast<uint32_t>(params.heads);
+  return {static_cast<int>(head / heads), static_cast<int>(head % heads),
+          two_groups ? static_cast<int>(blockIdx.x % 2) : 0};
 }
 
 // Quantizer: what a codec does with rotated tokens (turbo_kernel.cuh, int_kernel.cuh).
@@ -138,11 +140,10 @@ __global__ void __launch_bounds__(kEncodeThreads, kEncodeBlocksPerSm)
   const int lane = threadIdx.x % kWarpLanes;
   const int slab = threadIdx.x / kWarpLanes;
   uint8_t* slice = SliceOf(params, place.page, place.head);
-  Quantizer quantizer(params, shared_bytes + sizeof(RotatedShared<kChannels>), shared.lane_signs,
-                      lane);
-  if (slab == 0) shared.lane_signs[lane] = LaneSigns<kChannels, kIsV>(lane);
-  if (slab == 1) FindFirstFlips<kChannels>(lane, shared.flips);
-  const TokenRotation<kChannels, kIsV, kBf16> rotation(shared.flips, lane);
+  Quantizer quantizer(params, shared_bytes + sizeof(RotatedShared<kChannels>),
+                      shared.signs.of_lanes, lane);
+  StartToLoadSigns<kChannels, kIsV>(shared.signs);
+  const TokenRotation<kChannels, kIsV, kBf16> rotation(shared.signs.flips, lane);
   WaitForCopies();
   __syncthreads();
 

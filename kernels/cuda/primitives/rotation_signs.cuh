@@ -6,10 +6,10 @@
 
 namespace turbokv::cuda {
 
-TURBOKV_HOST_DEVICE uint32_t FirstSigns(int word) {
+TURBOKV_HOST_DEVICE constexpr uint32_t FirstSigns(int word) {
   return word == 0 ? 0xe46a0359u : word == 1 ? 0x42f85949u : word == 2 ? 0xa4c63bbbu : 0x49f250a9u;
 }
-TURBOKV_HOST_DEVICE uint32_t SecondSigns(int word) {
+TURBOKV_HOST_DEVICE constexpr uint32_t SecondSigns(int word) {
   return word == 0 ? 0x16acee90u : word == 1 ? 0x3f628fdcu : word == 2 ? 0xb7a5357au : 0xbea56562u;
 }
 
