@@ -79,7 +79,7 @@ void StoreReactor::OnCancel() {
 
 void StoreReactor::OnStalled() {
   MutexLock lock(&mutex_);
-  if (busy_ || !reading_) return;
+  if (ended_ || busy_ || !reading_) return;
   if (IsBroken()) return End(receiver_->Error());
   End(absl::DeadlineExceededError(absl::StrCat(
       "the stream sent nothing for ", absl::FormatDuration(state_->config().stall_timeout))));
