@@ -24,8 +24,8 @@ NcclFetchReactor::NcclFetchReactor(ServiceState* state, grpc::CallbackServerCont
 }
 
 void NcclFetchReactor::OnDone() {
-  state_->fetches().Remove(this);
   thread_.join();
+  state_->fetches().Remove(this);
   delete this;
 }
 

@@ -48,6 +48,7 @@ StoreReactor::StoreReactor(ServiceState* state, grpc::CallbackServerContext* con
 }
 
 void StoreReactor::OnDone() {
+  thread_.reset();  // the job that called Finish returns
   state_->stores().Remove(this);
   // Whoever called Finish may not have let go of the mutex yet.
   { MutexLock lock(&mutex_); }
