@@ -48,6 +48,9 @@ class PageRun {
 
   bool done() const { return layer_ == end_layer_; }
   int layer() const { return layer_; }
+  int end_layer() const { return end_layer_; }
+  int64_t first_block() const { return first_block_; }
+  int64_t block_count() const { return block_count_; }
 
   // The next chunk; waits for copies from a device, whose error it returns. DATA_LOSS names the
   // layer and the block of a page whose checksum fails; the block is gone then. Precondition:

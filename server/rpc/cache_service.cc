@@ -3,14 +3,17 @@
 #include <cstring>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "client/wire/bulk_message.h"
 #include "server/ingest/store_plan.h"
 #include "server/rpc/fetch_reactor.h"
+#include "server/rpc/nccl_fetch_reactor.h"
 #include "server/rpc/request_identity.h"
 #include "server/rpc/store_reactor.h"
 
@@ -145,6 +148,10 @@ grpc::ServerReadReactor<grpc::ByteBuffer>* CacheServiceImpl::Store(
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* CacheServiceImpl::Fetch(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request) {
+  v1::FetchRequest fields;  // a malformed one is FetchReactor's to refuse
+  if (ParseBulkMessage(*request, &fields).ok() && fields.has_nccl()) {
+    return new NcclFetchReactor(state_, context, std::move(fields));
+  }
   return new FetchReactor(state_, context, request);
 }
 

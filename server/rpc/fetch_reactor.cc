@@ -1,7 +1,6 @@
 #include "server/rpc/fetch_reactor.h"
 
 #include <utility>
-#include <vector>
 
 #include "absl/time/clock.h"
 #include "base/logging.h"
@@ -14,17 +13,6 @@ namespace turbokv {
 namespace {
 
 constexpr char kMethod[] = "Fetch";
-
-// What slices that are being sent keep alive. The lease's refs go before the cache they refer to.
-struct PinnedPages {
-  std::shared_ptr<Storage> storage;
-  std::shared_ptr<const LeaseInfo> lease;
-};
-
-struct HeldCopies {
-  std::shared_ptr<const void> pages;
-  std::vector<std::shared_ptr<const void>> copies;
-};
 
 }  // namespace
 
@@ -51,16 +39,9 @@ absl::Status FetchReactor::Open(const grpc::ByteBuffer& request) {
   TURBOKV_RETURN_IF_ERROR(ParseBulkMessage(request, &fields).status());
   TURBOKV_ASSIGN_OR_RETURN(std::shared_ptr<const LeaseInfo> lease,
                            state_->cache().FindLease(owner, fields.lease_id()));
-  FetchRange range;
-  range.first_layer = fields.first_layer();
-  range.layer_count = fields.layer_count();
-  range.first_block = fields.first_block();
-  range.block_count = fields.block_count();
-  range.include_tail = fields.include_tail();
-  range.chunk_bytes = fields.chunk_bytes();
-  TURBOKV_ASSIGN_OR_RETURN(
-      run_, PageRun::Create(range, lease, &state_->cache(), state_->devices(), &state_->metrics()));
-  pages_ = std::make_shared<const PinnedPages>(PinnedPages{state_->storage(), std::move(lease)});
+  TURBOKV_ASSIGN_OR_RETURN(run_, PageRun::Create(RangeOf(fields), lease, &state_->cache(),
+                                                 state_->devices(), &state_->metrics()));
+  pages_ = PinPages(state_->storage(), std::move(lease));
   return state_->fetches().Add(this);
 }
 
@@ -70,21 +51,7 @@ void FetchReactor::Prepare() {
   absl::StatusOr<RunChunk> chunk = run_->Next();
   next_status_ = chunk.status();
   if (!chunk.ok()) return;
-  v1::FetchResponse fields;
-  fields.set_layer(chunk->layer);
-  fields.set_offset(chunk->offset);
-  fields.set_layer_bytes(chunk->layer_bytes);
-  std::shared_ptr<const void> holder = pages_;
-  if (!chunk->copies.empty()) {
-    holder = std::make_shared<const HeldCopies>(HeldCopies{pages_, std::move(chunk->copies)});
-  }
-  std::vector<grpc::Slice> slices;
-  slices.reserve(chunk->pieces.size());
-  for (const absl::Span<const uint8_t> piece : chunk->pieces) {
-    slices.push_back(BorrowedSlice(piece, holder));
-  }
-  next_ = Message{BuildBulkMessage(fields, slices), static_cast<int64_t>(chunk->bytes),
-                  chunk->ends_layer()};
+  next_ = MakeFetchMessage(*std::move(chunk), pages_);
 }
 
 void FetchReactor::Pump() {

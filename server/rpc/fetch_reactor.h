@@ -10,6 +10,7 @@
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/server_callback.h"
 #include "server/ingest/page_run.h"
+#include "server/rpc/fetch_message.h"
 #include "server/rpc/service_state.h"
 
 namespace turbokv {
@@ -24,13 +25,6 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
   void OnStalled() override;
 
  private:
-  // A chunk ready to be written.
-  struct Message {
-    grpc::ByteBuffer bytes;
-    int64_t data_bytes = 0;
-    bool ends_layer = false;
-  };
-
   ~FetchReactor() override = default;
 
   void OnWriteDone(bool ok) override;
@@ -53,8 +47,8 @@ class FetchReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>, pu
   std::optional<PageRun> run_;
   std::atomic<int> outstanding_{0};
   std::atomic<bool> write_failed_{false};
-  Message current_;
-  std::optional<Message> next_;
+  FetchMessage current_;
+  std::optional<FetchMessage> next_;
   absl::Status next_status_;
   bool first_layer_written_ = false;
 };

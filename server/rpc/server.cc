@@ -121,18 +121,23 @@ void Server::StopTicking() {
   if (ticker_.joinable()) ticker_.join();
 }
 
+void Server::AwaitStreams(absl::Time deadline) {
+  while (state_->stores().active() + state_->fetches().active() > 0 && absl::Now() < deadline) {
+    absl::SleepFor(kDrainPoll);
+  }
+}
+
 void Server::Drain(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
   state_->StartDraining();
   SetReady(false);
-  while (state_->stores().active() + state_->fetches().active() > 0 && absl::Now() < deadline) {
-    absl::SleepFor(kDrainPoll);
-  }
+  AwaitStreams(deadline);
   nccl_service_.channels().CloseAll(absl::UnavailableError("the service drains"));
   // Idle clients may take seconds to notice; only short calls can still be under way.
   server_->Shutdown(
       absl::ToChronoTime(std::min(std::max(deadline, absl::Now()), absl::Now() + kShortCallGrace)));
   server_->Wait();
+  AwaitStreams(absl::InfiniteFuture());  // their last steps, on threads of gRPC
   StopTicking();
   server_.reset();
 }

@@ -49,6 +49,7 @@ class Server {
   absl::Status Listen();
   void SetReady(bool ready);
   void Tick();
+  void AwaitStreams(absl::Time deadline);
   void StopTicking();
 
   std::unique_ptr<ServiceState> state_;

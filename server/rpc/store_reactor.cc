@@ -48,6 +48,7 @@ StoreReactor::StoreReactor(ServiceState* state, grpc::CallbackServerContext* con
 }
 
 void StoreReactor::OnDone() {
+  thread_.reset();  // the job that called Finish returns
   state_->stores().Remove(this);
   // Whoever called Finish may not have let go of the mutex yet.
   { MutexLock lock(&mutex_); }
@@ -79,7 +80,7 @@ void StoreReactor::OnCancel() {
 
 void StoreReactor::OnStalled() {
   MutexLock lock(&mutex_);
-  if (busy_ || !reading_) return;
+  if (ended_ || busy_ || !reading_) return;
   if (IsBroken()) return End(receiver_->Error());
   End(absl::DeadlineExceededError(absl::StrCat(
       "the stream sent nothing for ", absl::FormatDuration(state_->config().stall_timeout))));

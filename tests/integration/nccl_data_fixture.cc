@@ -93,6 +93,42 @@ absl::StatusOr<StoreResult> NcclDataTest::Store(std::shared_ptr<NcclLink> link,
   return store->Finish();
 }
 
+absl::StatusOr<std::vector<LayerCopy>> NcclDataTest::Fetch(NcclLink* link, const Prompt& prompt,
+                                                           const FetchOptions& options) {
+  DecodeReader reader(channel_, spec_);
+  LookupOptions lookup;
+  lookup.device_uuid = link->service_device_uuid();
+  TURBOKV_ASSIGN_OR_RETURN(const Match match, reader.Lookup(prompt.token_ids(), lookup));
+  std::vector<std::vector<uint8_t>> memory;
+  std::vector<uint8_t*> device_layers;
+  for (const PageLayout& layout : spec_->layer_layouts) {
+    memory.emplace_back(match.blocks * layout.page_bytes);
+    device_layers.push_back(memory.back().data());
+  }
+  std::vector<LayerCopy> layers(memory.size());
+  TURBOKV_RETURN_IF_ERROR(
+      FetchOverNccl(channel_, link, spec_, match, options, device_layers, [&](FetchedLayer layer) {
+        for (const auto page : layer.tail_pages) {
+          layers[layer.layer].tail_pages.emplace_back(page.begin(), page.end());
+        }
+        return absl::OkStatus();
+      }));
+  for (size_t layer = 0; layer < memory.size(); ++layer) {
+    const size_t page_bytes = spec_->layer_layouts[layer].page_bytes;
+    for (int64_t block = 0; block < match.blocks; ++block) {
+      const auto begin = memory[layer].begin() + block * page_bytes;
+      layers[layer].pages.emplace_back(begin, begin + page_bytes);
+    }
+  }
+  return layers;
+}
+
+absl::StatusOr<std::vector<LayerCopy>> NcclDataTest::FetchByGrpc(const Prompt& prompt) {
+  DecodeReader reader(channel_, spec_);
+  TURBOKV_RETURN_IF_ERROR(reader.Lookup(prompt.token_ids(), {}).status());
+  return FetchAll(&reader);
+}
+
 void NcclDataTest::ExpectStored(const Prompt& prompt) {
   DecodeReader reader(channel_, spec_);
   const absl::StatusOr<Match> match = reader.Lookup(prompt.token_ids(), {});

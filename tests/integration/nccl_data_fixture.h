@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "client/nccl/nccl_fetch.h"
 #include "client/nccl/nccl_link.h"
 #include "client/nccl/nccl_prefill.h"
 #include "server/device/fake_device.h"
@@ -40,6 +41,11 @@ class NcclDataTest : public ::testing::Test {
 
   absl::StatusOr<StoreResult> Store(std::shared_ptr<NcclLink> link, const Prompt& prompt,
                                     const StoreOptions& options = {});
+  // The blocks of a prompt as they come over the link, and the tail.
+  absl::StatusOr<std::vector<LayerCopy>> Fetch(NcclLink* link, const Prompt& prompt,
+                                               const FetchOptions& options = {});
+  // By gRPC.
+  absl::StatusOr<std::vector<LayerCopy>> FetchByGrpc(const Prompt& prompt);
   // Looks the prompt up by gRPC and compares every page with the reference's.
   void ExpectStored(const Prompt& prompt);
 

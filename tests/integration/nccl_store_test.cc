@@ -1,4 +1,5 @@
 // Stores over NCCL channels: the same pages as by gRPC, and nothing left of what fails.
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <thread>
@@ -10,12 +11,13 @@
 namespace turbokv::testing {
 namespace {
 
+using NcclStoreTest = NcclDataTest;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr PoolId kFirstDevice = 1;
 
-TEST_F(NcclDataTest, StoresWhatGrpcStores) {
+TEST_F(NcclStoreTest, StoresWhatGrpcStores) {
   Start();
   const auto link = Link();
   EXPECT_EQ(link->max_transfer_bytes(), kMaxTransferBytes);
@@ -32,7 +34,7 @@ TEST_F(NcclDataTest, StoresWhatGrpcStores) {
   ExpectAllFreed();
 }
 
-TEST_F(NcclDataTest, StoresContinuationsAndWhatIsThereAlready) {
+TEST_F(NcclStoreTest, StoresContinuationsAndWhatIsThereAlready) {
   Start();
   const auto link = Link();
   const Prompt prompt(raw_spec_, 8 * kPageTokens, 1);
@@ -51,7 +53,7 @@ TEST_F(NcclDataTest, StoresContinuationsAndWhatIsThereAlready) {
   ExpectStored(longer);
 }
 
-TEST_F(NcclDataTest, StoresOnTheChannelsOwnGpu) {
+TEST_F(NcclStoreTest, StoresOnTheChannelsOwnGpu) {
   Start(2);
   const auto link = Link();
   for (uint32_t model = 0; model < 4; ++model) {
@@ -61,7 +63,7 @@ TEST_F(NcclDataTest, StoresOnTheChannelsOwnGpu) {
   }
 }
 
-TEST_F(NcclDataTest, TwoStoresShareAChannel) {
+TEST_F(NcclStoreTest, TwoStoresShareAChannel) {
   Start();
   const auto link = Link();
   constexpr int kStores = 6;
@@ -78,7 +80,7 @@ TEST_F(NcclDataTest, TwoStoresShareAChannel) {
   ExpectAllFreed();
 }
 
-TEST_F(NcclDataTest, ABadValueIsNamedAndNothingRemains) {
+TEST_F(NcclStoreTest, ABadValueIsNamedAndNothingRemains) {
   Start();
   const auto link = Link();
   Prompt prompt(raw_spec_, 6 * kPageTokens, 1);
@@ -93,6 +95,71 @@ TEST_F(NcclDataTest, ABadValueIsNamedAndNothingRemains) {
   EXPECT_FALSE(link->channel()->status().ok()) << "a failed store ends its channel";
   EXPECT_TRUE(Eventually([&] { return server_->nccl_service().channels().open_channels() == 0; }));
   ASSERT_OK(Store(Link(), Prompt(raw_spec_, 6 * kPageTokens, 2)));
+}
+
+// Pages that the worker has encoded, layer after layer in memory.
+std::vector<std::vector<uint8_t>> EncodeAtSource(const ResolvedSpec& spec, const Prompt& prompt) {
+  std::vector<std::vector<uint8_t>> layers;
+  for (int layer = 0; layer < spec.spec.layers; ++layer) {
+    std::vector<uint8_t>& pages = layers.emplace_back();
+    for (int64_t begin = 0; begin < prompt.tokens(); begin += kPageTokens) {
+      const auto page =
+          ReferencePage(spec, spec.layer_layouts[layer], prompt, layer, begin, begin + kPageTokens);
+      pages.insert(pages.end(), page.begin(), page.end());
+    }
+  }
+  return layers;
+}
+
+class NcclPagesTest : public NcclDataTest {
+ protected:
+  absl::StatusOr<StoreResult> StorePages(std::shared_ptr<NcclLink> link, const Prompt& prompt,
+                                         const std::vector<std::vector<uint8_t>>& layers) {
+    auto store = NcclPrefill::OpenPages(channel_, std::move(link), spec_, prompt.token_ids(), {});
+    if (!store.ok()) return store.status();
+    for (int layer = 0; layer < raw_spec_.layers; ++layer) {
+      const absl::Status written = (*store)->WritePages(layer, layers[layer].data());
+      if (!written.ok()) return written;
+    }
+    return (*store)->Finish();
+  }
+};
+
+TEST_F(NcclPagesTest, TakesPagesThatTheWorkerHasEncoded) {
+  Start();
+  const auto link = Link();
+  const Prompt prompt(raw_spec_, 60 * kPageTokens, 1);  // more than a transfer a layer
+  const auto stored = StorePages(link, prompt, EncodeAtSource(*spec_, prompt));
+  ASSERT_OK(stored);
+  EXPECT_EQ(stored->stored_blocks, 60);
+  EXPECT_EQ(BlocksIn(kFirstDevice), 60);
+  ExpectStored(prompt);
+  ExpectAllFreed();
+}
+
+TEST_F(NcclPagesTest, NamesADamagedPage) {
+  Start();
+  const Prompt prompt(raw_spec_, 6 * kPageTokens, 1);
+  auto layers = EncodeAtSource(*spec_, prompt);
+  layers[1][4 * spec_->layer_layouts[1].page_bytes + 2000] ^= 1;
+  EXPECT_THAT(StorePages(Link(), prompt, layers).status(),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("layer 1, block 4")));
+  ExpectAllFreed();
+  EXPECT_EQ(server_->cache().Usage().used_bytes, 0u);
+}
+
+TEST_F(NcclPagesTest, NamesAPageOfAnotherPlace) {
+  Start();
+  const Prompt prompt(raw_spec_, 6 * kPageTokens, 1);
+  auto layers = EncodeAtSource(*spec_, prompt);
+  const size_t page_bytes = spec_->layer_layouts[1].page_bytes;
+  std::swap_ranges(layers[1].begin() + 2 * page_bytes, layers[1].begin() + 3 * page_bytes,
+                   layers[1].begin() + 3 * page_bytes);
+  EXPECT_THAT(StorePages(Link(), prompt, layers).status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("layer 1, block 2"),
+                             HasSubstr("first_token is 384, expected 256"))));
+  ExpectAllFreed();
 }
 
 }  // namespace

@@ -65,6 +65,7 @@ std::vector<uint8_t> ReferencePage(const ResolvedSpec& spec, const PageLayout& l
 // One fetched layer, copied.
 struct LayerCopy {
   std::vector<std::vector<uint8_t>> pages, tail_pages;
+  bool operator==(const LayerCopy&) const = default;
 };
 absl::StatusOr<std::vector<LayerCopy>> FetchAll(DecodeReader* reader,
                                                 const FetchOptions& options = {});
