@@ -55,6 +55,11 @@ absl::StatusOr<std::optional<PoolId>> WantedPool(ServiceState* state,
   return pool;
 }
 
+MetricRoad RoadOf(const v1::LookupRequest& request) {
+  if (request.share_session() == 0) return MetricRoad::kGrpc;
+  return request.memory() == v1::MEMORY_KIND_DEVICE ? MetricRoad::kCuda : MetricRoad::kShm;
+}
+
 void AddPlace(const EntryRef& entry, v1::Places* places) {
   const Place place = entry.place();
   places->add_pools(place.pool);
@@ -104,6 +109,7 @@ absl::Status DoLookup(ServiceState* state, const grpc::CallbackServerContext& co
       const LookupOutcome outcome,
       state->cache().Lookup(owner, fingerprint, keys, tail_key ? &*tail_key : nullptr,
                             absl::Milliseconds(request.lease_ms()), move_to));
+  state->metrics().CountRoad(RoadCall::kLookup, RoadOf(request));
   response->set_matched_blocks(outcome.matched_blocks);
   response->set_tail_found(outcome.tail_found);
   response->set_tail_tokens(outcome.tail_tokens);

@@ -55,6 +55,10 @@ absl::Status ServiceState::StartSharing() {
   ShareServerOptions options;
   options.path = config_.share_socket;
   TURBOKV_ASSIGN_OR_RETURN(share_server_, ShareServer::Start(options, share_host_.get()));
+  metrics().SetShareSource([server = share_server_.get()] {
+    const ShareServerStats stats = server->stats();
+    return ShareUsage{stats.sessions, stats.staging_bytes};
+  });
   return absl::OkStatus();
 }
 
@@ -77,6 +81,7 @@ ServiceState::ServiceState(const ServerConfig& config, std::shared_ptr<Storage> 
 // The cache goes before the metrics, which may still answer a scrape.
 ServiceState::~ServiceState() {
   storage_->metrics.SetUsageSource([] { return CacheUsage(); });
+  storage_->metrics.SetShareSource([] { return ShareUsage(); });
 }
 
 absl::Duration ServiceState::uptime() const { return absl::Now() - started_; }

@@ -105,6 +105,14 @@ void Metrics::CountRpc(absl::string_view method, absl::StatusCode code) {
   impl_->values().CountRpc(method, code);
 }
 
+void Metrics::SetShareSource(std::function<ShareUsage()> source) {
+  impl_->values().SetShareSource(std::move(source));
+}
+
+void Metrics::CountRoad(RoadCall call, MetricRoad road) {
+  Count(&impl_->values().road(call, road), 1);
+}
+
 void Metrics::AddActiveStores(int delta) { Count(&impl_->values().active_stores, delta); }
 
 void Metrics::CountNcclBytes(bool received, int64_t bytes) {

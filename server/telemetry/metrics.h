@@ -19,6 +19,16 @@ struct CacheUsage;
 
 enum class Latency : uint8_t { kEncodePage, kStore, kLookup, kFetch, kTimeToFirstLayer };
 
+enum class RoadCall : uint8_t { kStore, kLookup };
+// "grpc", "shm", "cuda".
+enum class MetricRoad : uint8_t { kGrpc, kShm, kCuda };
+
+// Sharing as it is now.
+struct ShareUsage {
+  uint64_t sessions = 0;
+  uint64_t staging_bytes = 0;
+};
+
 // Totals for AdminService.Stats.
 struct CodecTotals {
   int64_t pages = 0, raw_bytes = 0, kept_bytes = 0, sampled_pages = 0;
@@ -39,6 +49,9 @@ class Metrics {
   // Gauges of the pool, the index and the leases are read from here at each scrape.
   void SetUsageSource(std::function<CacheUsage()> source);
 
+  // As SetUsageSource, of the share socket; without it they are 0.
+  void SetShareSource(std::function<ShareUsage()> source);
+
   void ObserveLatency(Latency what, absl::Duration duration);
   // A page kept for `raw_bytes` of values; call for K and for V.
   void CountPage(PageTensor tensor, Codec codec, int64_t raw_bytes, int64_t kept_bytes);
@@ -52,6 +65,8 @@ class Metrics {
   void CountMove(bool promoted, int64_t blocks, int64_t bytes);
   void CountDataLoss();                                            // a page failed its checksum
   void CountRpc(absl::string_view method, absl::StatusCode code);  // every finished call
+  // A lookup or store that was admitted, by the way its pages or values travel.
+  void CountRoad(RoadCall call, MetricRoad road);
   void AddActiveStores(int delta);
   // Over NCCL channels; `received`: from workers.
   void CountNcclBytes(bool received, int64_t bytes);

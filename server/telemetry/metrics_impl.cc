@@ -62,6 +62,11 @@ void MetricValues::SetUsageSource(std::function<CacheUsage()> source) {
   usage_source_ = std::move(source);
 }
 
+void MetricValues::SetShareSource(std::function<ShareUsage()> source) {
+  const MutexLock lock(&mutex_);
+  share_source_ = std::move(source);
+}
+
 void MetricValues::CountRpc(absl::string_view method, absl::StatusCode code) {
   size_t row = 0;
   while (row + 1 < kRpcMethods.size() && method != kRpcMethods[row]) ++row;
@@ -81,6 +86,7 @@ std::vector<prometheus::MetricFamily> MetricValues::Collect() const {
   CollectMoves(&out);
   CollectNccl(&out);
   CollectUsage(&out);
+  CollectRoads(&out);
   CollectRpcs(&out);
   return out.Take();
 }
@@ -220,6 +226,27 @@ void MetricValues::CollectUsage(Exposition* out) const {
   gauge("turbokv_leases", "Leases held", usage.leases);
   gauge("turbokv_leased_blocks", "Blocks that a lease or a fetch keeps from eviction",
         usage.leased_blocks);
+}
+
+void MetricValues::CollectRoads(Exposition* out) const {
+  constexpr std::array<const char*, 2> kCalls = {"store", "lookup"};
+  constexpr std::array<const char*, 3> kRoads = {"grpc", "shm", "cuda"};
+  out->CounterFamily("turbokv_road_calls_total",
+                     "Stores and lookups by the way their pages or values travel");
+  for (size_t call = 0; call < kCalls.size(); ++call) {
+    for (size_t road = 0; road < kRoads.size(); ++road) {
+      out->AddCounter({{"call", kCalls[call]}, {"road", kRoads[road]}}, Value(roads_[call][road]));
+    }
+  }
+  ShareUsage usage;
+  {
+    const MutexLock lock(&mutex_);
+    if (share_source_ != nullptr) usage = share_source_();
+  }
+  out->Gauge("turbokv_share_sessions", "Processes connected to the share socket",
+             static_cast<double>(usage.sessions));
+  out->Gauge("turbokv_share_staging_bytes", "Staging memory given to processes",
+             static_cast<double>(usage.staging_bytes));
 }
 
 void MetricValues::CollectRpcs(Exposition* out) const {

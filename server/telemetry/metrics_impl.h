@@ -42,6 +42,10 @@ class MetricValues : public prometheus::Collectable {
   std::vector<prometheus::MetricFamily> Collect() const override;
 
   void SetUsageSource(std::function<CacheUsage()> source);
+  void SetShareSource(std::function<ShareUsage()> source);
+  std::atomic<int64_t>& road(RoadCall call, MetricRoad road) {
+    return roads_[static_cast<size_t>(call)][static_cast<size_t>(road)];
+  }
   CodecValues& codec(PageTensor tensor, Codec codec) {
     return codecs_[static_cast<size_t>(tensor)][static_cast<size_t>(codec)];
   }
@@ -82,6 +86,7 @@ class MetricValues : public prometheus::Collectable {
   void CollectMoves(Exposition* out) const;
   void CollectNccl(Exposition* out) const;
   void CollectUsage(Exposition* out) const;
+  void CollectRoads(Exposition* out) const;
   void CollectRpcs(Exposition* out) const;
 
   std::array<std::array<CodecValues, kCodecIds>, kTensors> codecs_{};
@@ -89,8 +94,10 @@ class MetricValues : public prometheus::Collectable {
   std::array<MoveValues, 2> moves_;                   // demoted, promoted
   std::array<std::atomic<int64_t>, 2> nccl_bytes_{};  // sent, received
   std::array<std::array<std::atomic<int64_t>, kStatusCodes>, kRpcMethods.size()> rpcs_{};
+  std::array<std::array<std::atomic<int64_t>, 3>, 2> roads_{};  // by RoadCall, MetricRoad
   mutable Mutex mutex_;
   std::function<CacheUsage()> usage_source_ ABSL_GUARDED_BY(mutex_);
+  std::function<ShareUsage()> share_source_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace turbokv
