@@ -260,19 +260,14 @@ absl::Status StoreReactor::Open(const v1::StoreOpen& open) {
   announcement.tail_key = open.tail_key();
   TURBOKV_ASSIGN_OR_RETURN(StorePlan plan, PlanStore(announcement));
   TURBOKV_RETURN_IF_ERROR(OpenStaging(owner, open.share_session()));
-<<<<<<< ours
   TURBOKV_ASSIGN_OR_RETURN(const std::optional<PoolId> pool,
                            OpenReceiver(owner, open.nccl_channel_id()));
   encodes_ = plan.encoding == StoreEncoding::kRaw || receiver_ != nullptr;
   TURBOKV_ASSIGN_OR_RETURN(
       session_, StoreSession::Open(state_->store_environment(), owner, std::move(plan), pool));
-=======
-  encodes_ = plan.encoding == StoreEncoding::kRaw;
-  TURBOKV_ASSIGN_OR_RETURN(session_,
-                           StoreSession::Open(state_->store_environment(), owner, std::move(plan)));
-  state_->metrics().CountRoad(RoadCall::kStore,
-                              staging_ == nullptr ? MetricRoad::kGrpc : MetricRoad::kShm);
->>>>>>> theirs
+  state_->metrics().CountRoad(RoadCall::kStore, receiver_ != nullptr  ? MetricRoad::kNccl
+                                                : staging_ != nullptr ? MetricRoad::kShm
+                                                                      : MetricRoad::kGrpc);
   return absl::OkStatus();
 }
 

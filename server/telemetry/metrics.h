@@ -20,8 +20,8 @@ struct CacheUsage;
 enum class Latency : uint8_t { kEncodePage, kStore, kLookup, kFetch, kTimeToFirstLayer };
 
 enum class RoadCall : uint8_t { kStore, kLookup };
-// "grpc", "shm", "cuda".
-enum class MetricRoad : uint8_t { kGrpc, kShm, kCuda };
+// "grpc", "shm", "cuda", "nccl".
+enum class MetricRoad : uint8_t { kGrpc, kShm, kCuda, kNccl };
 
 // Sharing as it is now.
 struct ShareUsage {

@@ -230,7 +230,7 @@ void MetricValues::CollectUsage(Exposition* out) const {
 
 void MetricValues::CollectRoads(Exposition* out) const {
   constexpr std::array<const char*, 2> kCalls = {"store", "lookup"};
-  constexpr std::array<const char*, 3> kRoads = {"grpc", "shm", "cuda"};
+  constexpr std::array<const char*, 4> kRoads = {"grpc", "shm", "cuda", "nccl"};
   out->CounterFamily("turbokv_road_calls_total",
                      "Stores and lookups by the way their pages or values travel");
   for (size_t call = 0; call < kCalls.size(); ++call) {

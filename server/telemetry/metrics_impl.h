@@ -94,7 +94,7 @@ class MetricValues : public prometheus::Collectable {
   std::array<MoveValues, 2> moves_;                   // demoted, promoted
   std::array<std::atomic<int64_t>, 2> nccl_bytes_{};  // sent, received
   std::array<std::array<std::atomic<int64_t>, kStatusCodes>, kRpcMethods.size()> rpcs_{};
-  std::array<std::array<std::atomic<int64_t>, 3>, 2> roads_{};  // by RoadCall, MetricRoad
+  std::array<std::array<std::atomic<int64_t>, 4>, 2> roads_{};  // by RoadCall, MetricRoad
   mutable Mutex mutex_;
   std::function<CacheUsage()> usage_source_ ABSL_GUARDED_BY(mutex_);
   std::function<ShareUsage()> share_source_ ABSL_GUARDED_BY(mutex_);

@@ -147,8 +147,8 @@ TEST_F(NcclFaultTest, ANumberTwiceEndsTheStore) {
 
 TEST_F(NcclFaultTest, SizesThatDoNotMatchEndTheChannel) {
   Start();
+  std::vector<uint8_t> bytes(1000);  // until the channel has ended
   const auto link = Link();
-  std::vector<uint8_t> bytes(1000);
   ASSERT_OK(link->channel()->Enqueue(link->TakeSequences(1), NcclDirection::kSend,
                                      {{bytes.data(), bytes.size()}}, nullptr));
   RawStore store = MakeRawStore(link->channel_id());

@@ -81,6 +81,7 @@ TEST_F(NcclFetchTest, ADamagedPageIsNeverDeliveredAndTheChannelGoesOn) {
     const auto lease = *server_->cache().FindLease({}, match->lease_id);
     const auto page = lease->blocks[1].page(2);
     devices_[0]->Poke(const_cast<uint8_t*>(page.data()) + 1000, 1)[0] ^= 4;
+    server_->cache().Usage();  // by its lock, the device's threads see the write
   }
   EXPECT_THAT(Fetch(link.get(), prompt).status(),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("layer 2, block 1")));

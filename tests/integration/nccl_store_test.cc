@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
 #include "tests/integration/nccl_data_fixture.h"
+#include "turbokv/v1/admin.grpc.pb.h"
 
 namespace turbokv::testing {
 namespace {
@@ -32,6 +35,38 @@ TEST_F(NcclStoreTest, StoresWhatGrpcStores) {
   DecodeReader reader(channel_, spec_);
   EXPECT_TRUE(reader.Lookup(prompt.token_ids(), {})->tail_found);
   ExpectAllFreed();
+}
+
+// What `turbokv` and monitoring see: the version, or why there are no channels.
+v1::DescribeResponse Describe(const CacheChannel& channel) {
+  grpc::ClientContext context;
+  v1::DescribeResponse response;
+  const auto stub = v1::AdminService::NewStub(channel.grpc_channel());
+  EXPECT_TRUE(stub->Describe(&context, {}, &response).ok());
+  return response;
+}
+
+TEST_F(NcclStoreTest, DescribeTellsTheVersion) {
+  Start();
+  EXPECT_EQ(Describe(*channel_).nccl_version(), "2.28.9");
+  EXPECT_EQ(Describe(*channel_).nccl_unavailable(), "");
+}
+
+TEST(NcclOffTest, DescribeTellsWhyThereAreNoChannels) {
+  const auto reason_of = [](const ServerConfig& config, bool gpu) {
+    std::vector<std::unique_ptr<Device>> devices;
+    if (gpu) devices.push_back(std::make_unique<FakeDevice>());
+    const auto server = StartServer(config, std::move(devices));
+    const v1::DescribeResponse description = Describe(*ConnectTo(*server));
+    EXPECT_EQ(description.nccl_version(), "");
+    return description.nccl_unavailable();
+  };
+  ServerConfig config = TestConfig();
+  EXPECT_THAT(reason_of(config, false), HasSubstr("no GPU memory holds pages"));
+  config.gpu_memory.bytes = size_t{16} << 20;
+  EXPECT_THAT(reason_of(config, true), HasSubstr("has no CUDA"));
+  config.nccl = false;
+  EXPECT_THAT(reason_of(config, true), HasSubstr("off (setting nccl)"));
 }
 
 TEST_F(NcclStoreTest, StoresContinuationsAndWhatIsThereAlready) {
