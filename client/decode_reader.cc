@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "client/shared_fetch.h"
@@ -81,6 +82,7 @@ class DecodeReader::Impl {
       request.set_device_uuid(options.device_uuid);
     }
 
+    const absl::Time called = absl::Now();
     std::shared_ptr<SharedMemory> memory =
         options.device_uuid.empty() ? channel_->shared_memory() : nullptr;
     absl::StatusOr<v1::LookupResponse> response = CallLookup(request, memory.get(), options);
@@ -90,6 +92,7 @@ class DecodeReader::Impl {
       response = CallLookup(request, nullptr, options);
     }
     TURBOKV_RETURN_IF_ERROR(response.status());
+    lease_end_ = called + absl::Milliseconds(response->lease_ms());
     return Adopt(*response, keys.size(), std::move(memory));
   }
 
@@ -99,7 +102,7 @@ class DecodeReader::Impl {
     TURBOKV_ASSIGN_OR_RETURN(const FetchScope scope, ScopeOf(options, match_, spec_->spec.layers));
     absl::StatusOr<SharedFetch> shared = OpenShared(scope);
     last_road_ = shared.ok() ? Road::kShm : Road::kGrpc;
-    if (shared.ok()) return FetchShared(scope, &*shared, on_layer);
+    if (shared.ok()) return FetchShared(scope, options, &*shared, on_layer);
     if (memory_ != nullptr) {
       LogWarning("pages are fetched by gRPC instead of in place",
                  {{"reason", shared.status().message()}});
@@ -131,12 +134,14 @@ class DecodeReader::Impl {
     v1::RenewRequest request;
     request.set_lease_id(match_.lease_id);
     request.set_lease_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(lease)));
+    const absl::Time called = absl::Now();
     grpc::ClientContext context;
     PrepareCall(*channel_, kLeaseCallTimeout, &context);
     v1::RenewResponse response;
     const grpc::Status status = stub_->Renew(&context, request, &response);
     if (!status.ok()) return CallStatus(*channel_, "renew", status);
     match_.lease = absl::Milliseconds(response.lease_ms());
+    lease_end_ = called + match_.lease;
     return absl::OkStatus();
   }
 
@@ -186,10 +191,22 @@ class DecodeReader::Impl {
     return SharedFetch::Open(memory_, match_.lease_id, spec_, scope.extent, places);
   }
 
-  absl::Status FetchShared(const FetchScope& scope, SharedFetch* shared,
+  absl::Status FetchShared(FetchScope scope, const FetchOptions& options, SharedFetch* shared,
                            const std::function<absl::Status(FetchedLayer)>& on_layer) {
     for (int layer = scope.first_layer; layer < scope.end_layer; ++layer) {
-      TURBOKV_ASSIGN_OR_RETURN(const FetchedLayer fetched, shared->Layer(layer));
+      // Mapped memory stays readable; that it is still what was leased, only the lease says.
+      if (absl::Now() >= lease_end_) {
+        return absl::NotFoundError(absl::StrCat("the lease has ended before layer ", layer));
+      }
+      const absl::StatusOr<FetchedLayer> read = shared->Layer(layer);
+      if (absl::IsDataLoss(read.status())) {
+        // The server has to see the damage, to count and drop the block: it does on this way.
+        scope.first_layer = layer;
+        last_road_ = Road::kGrpc;
+        return FetchStreamed(scope, options, on_layer);
+      }
+      TURBOKV_RETURN_IF_ERROR(read.status());
+      const FetchedLayer& fetched = *read;
       fetched_bytes_ += static_cast<int64_t>(shared->layer_bytes());
       TURBOKV_RETURN_IF_ERROR(on_layer(fetched));
       TURBOKV_RETURN_IF_ERROR(shared->CheckUnchanged(fetched));
@@ -267,6 +284,7 @@ class DecodeReader::Impl {
   Match match_;
   std::shared_ptr<SharedMemory> memory_;  // null: pages are fetched by gRPC
   std::vector<SharedPlace> places_;
+  absl::Time lease_end_;  // at the earliest
   int64_t fetched_bytes_ = 0;
   Road last_road_ = Road::kGrpc;
 };

@@ -10,6 +10,7 @@ namespace turbokv {
 namespace {
 
 constexpr uint32_t kHostPool = 0;
+constexpr uint64_t kPlaceAlignmentBytes = 128;
 constexpr int kTailPagesPerLayer = 2;  // as a tail is laid out, however many it fills
 
 }  // namespace
@@ -26,11 +27,17 @@ absl::StatusOr<SharedFetch> SharedFetch::Open(std::shared_ptr<SharedMemory> memo
       return absl::FailedPreconditionError(
           absl::StrCat("a block lies in pool ", place.pool, ", not in host memory"));
     }
-    const uint64_t slab = place.offset_bytes / pool.geometry().slab_bytes;
-    if (slab >= pool.geometry().slab_count) {
-      return absl::InternalError(absl::StrCat("the server claims a block at byte ",
-                                              place.offset_bytes,
-                                              " of its memory, beyond its end"));
+    const bool is_tail = &place - places.data() >= extent.blocks;
+    const uint64_t extent_bytes =
+        is_tail ? spec->tail_layout.page_bytes * kTailPagesPerLayer * spec->spec.layers
+                : spec->block_bytes();
+    const uint64_t slab_bytes = pool.geometry().slab_bytes;
+    const uint64_t slab = place.offset_bytes / slab_bytes;
+    if (place.offset_bytes % kPlaceAlignmentBytes != 0 || slab >= pool.geometry().slab_count ||
+        extent_bytes > slab_bytes - place.offset_bytes % slab_bytes) {
+      return absl::InternalError(
+          absl::StrCat("the server claims ", extent_bytes, " bytes at ", place.offset_bytes,
+                       " of its memory of ", pool.geometry().slab_count, " slabs of ", slab_bytes));
     }
     TURBOKV_RETURN_IF_ERROR(pool.Ensure(lease_id, static_cast<uint32_t>(slab), place.generation));
   }

@@ -9,8 +9,10 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "client/shared_fetch.h"
 #include "client/shared_memory.h"
 #include "client/wire/call_context.h"
+#include "client/wire/spec_conversion.h"
 #include "server/device/fake_device.h"
 #include "tests/integration/service_fixture.h"
 #include "turbokv/v1/cache.grpc.pb.h"
@@ -182,6 +184,99 @@ TEST_F(SharingTest, DamagedPagesAreNotDelivered) {
   const_cast<uint8_t*>(lease->blocks[0].page(1).data())[777] ^= 1;
   EXPECT_THAT(FetchAll(&reader).status(),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("layer 1, block 0")));
+  EXPECT_EQ(reader.Lookup(prompt.token_ids(), {})->blocks, 0) << "the server has dropped it";
+}
+
+TEST_F(SharingTest, AnEndedLeaseGivesNothing) {
+  Start();
+  const Prompt prompt(raw_spec_, 300, 1);
+  ASSERT_OK(StorePrompt(channel_, spec_, prompt));
+  DecodeReader reader(channel_, spec_);
+  LookupOptions lookup;
+  lookup.lease = absl::Milliseconds(20);
+  ASSERT_OK(reader.Lookup(prompt.token_ids(), lookup));
+  absl::SleepFor(absl::Milliseconds(60));
+  EXPECT_EQ(FetchAll(&reader).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(SharingTest, ForgedPlacesAreRefused) {
+  Start();
+  const Prompt prompt(raw_spec_, 256, 1);
+  ASSERT_OK(StorePrompt(channel_, spec_, prompt));
+  DecodeReader reader(channel_, spec_);
+  const auto match = reader.Lookup(prompt.token_ids(), {});
+  ASSERT_OK(match);
+  const auto lease = *server_->cache().FindLease({}, match->lease_id);
+  const Place first = lease->blocks[0].place();
+  const Place second = lease->blocks[1].place();
+  const auto memory = channel_->shared_memory();
+  const uint64_t slab_bytes = memory->host_pool().geometry().slab_bytes;
+  const auto layer_of = [&](uint32_t pool, uint64_t offset_bytes, uint32_t generation) {
+    const SharedPlace places[] = {{0, first.offset_bytes, first.generation},
+                                  {pool, offset_bytes, generation}};
+    auto fetch = SharedFetch::Open(memory, match->lease_id, spec_, {0, 2, 0}, places);
+    return fetch.ok() ? fetch->Layer(0).status() : fetch.status();
+  };
+  EXPECT_TRUE(layer_of(0, second.offset_bytes, second.generation).ok());
+  for (const uint64_t offset_bytes :
+       {second.offset_bytes + 64, second.offset_bytes + 128, slab_bytes - 128, slab_bytes * 8,
+        ~uint64_t{0}, ~uint64_t{127}}) {
+    EXPECT_FALSE(layer_of(0, offset_bytes, second.generation).ok()) << offset_bytes;
+  }
+  EXPECT_EQ(layer_of(1, second.offset_bytes, 0).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(layer_of(0, second.offset_bytes + 5 * slab_bytes, 0).code(),
+            absl::StatusCode::kNotFound)
+      << "a slab that the lease has nothing in";
+}
+
+// A store whose one chunk is `staged`, as a hostile client would send it.
+absl::Status SendStaged(const CacheChannel& channel, const ResolvedSpec& spec, uint64_t session_id,
+                        const v1::StagedBytes& staged) {
+  const auto stub = v1::CacheService::NewStub(channel.grpc_channel());
+  grpc::ClientContext context;
+  PrepareCall(channel, absl::Seconds(10), &context);
+  v1::StoreResponse response;
+  const auto stream = stub->Store(&context, &response);
+  v1::StoreRequest open;
+  *open.mutable_open()->mutable_spec() = ToProto(spec.spec);
+  open.mutable_open()->set_encoding(v1::STORE_ENCODING_RAW);
+  open.mutable_open()->set_token_count(kPageTokens);
+  open.mutable_open()->set_block_keys(std::string(32, 'k'));
+  open.mutable_open()->set_share_session(session_id);
+  v1::StoreRequest chunk;
+  chunk.mutable_chunk()->set_token_count(kPageTokens);
+  *chunk.mutable_chunk()->mutable_staged() = staged;
+  stream->Write(open);
+  stream->Write(chunk);
+  stream->WritesDone();
+  const grpc::Status status = stream->Finish();
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+TEST_F(SharingTest, GarbageInStagedChunksIsRefusedAndHarmsNobody) {
+  Start();
+  const auto memory = channel_->shared_memory();
+  ASSERT_OK(memory->Staging());
+  const uint64_t page_bytes = kPageTokens * spec_->raw_token_bytes();
+  struct Staged {
+    uint32_t slot;
+    uint64_t offset;
+    uint64_t size;
+  };
+  for (const Staged& staged :
+       {Staged{~0u, 0, page_bytes}, Staged{16, 0, page_bytes}, Staged{0, ~uint64_t{0}, page_bytes},
+        Staged{0, 0, ~uint64_t{0}}, Staged{0, 0, 0}, Staged{0, 0, page_bytes - 1},
+        Staged{0, (uint64_t{1} << 20) - 8, page_bytes}}) {
+    v1::StagedBytes message;
+    message.set_slot(staged.slot);
+    message.set_offset(staged.offset);
+    message.set_size(staged.size);
+    EXPECT_EQ(SendStaged(*channel_, *spec_, memory->session_id(), message).code(),
+              absl::StatusCode::kInvalidArgument)
+        << staged.slot << " " << staged.offset << " " << staged.size;
+  }
+  EXPECT_TRUE(Eventually([&] { return Usage().pending_entries == 0 && Usage().used_bytes == 0; }));
+  ASSERT_OK(StorePrompt(Connect(), spec_, Prompt(raw_spec_, 300, 1)));
 }
 
 TEST_F(SharingTest, TakesTheRoadItIsToldTo) {
