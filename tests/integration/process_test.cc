@@ -15,6 +15,8 @@
 namespace turbokv::testing {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 // One exchange with a method whose stubs are not packaged: bytes in, bytes out.
@@ -155,6 +157,15 @@ TEST(TurbokvdTest, ConcurrentStoresStayWithinMemory) {
   RecordProperty("stored", stored);
   std::printf("stored %d, shed %d, peak memory %zu MiB\n", stored.load(), shed.load(),
               server.PeakMemoryBytes() >> 20);
+}
+
+TEST(TurbokvdTest, AGpuThatIsNotThereStopsTheStart) {
+  TurbokvdProcess server({"--gpu-memory", "1GiB", "--gpus", "15"});
+  EXPECT_EQ(server.WaitForPort(), 0);
+  EXPECT_EQ(server.WaitForExit(), 1);
+  // Without CUDA the build says so.
+  EXPECT_THAT(server.log(), AllOf(HasSubstr("cannot start"),
+                                  AnyOf(HasSubstr("built without CUDA"), HasSubstr("GPU"))));
 }
 
 }  // namespace
