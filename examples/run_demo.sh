@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A small language model split into a prefill and a decode process that share its K/V through
 # turbokvd, compressed. Starts turbokvd on a free port, runs both workers, stops turbokvd.
-#   examples/run_demo.sh BIN_DIR [options of turbokv-demo-decode, e.g. --policy P --prompt FILE]
+#   examples/run_demo.sh BIN_DIR [options of turbokv-demo-decode, e.g. --policy P --transport grpc]
 # The last line of the output is the decode worker's key=value pairs (docs/demo.md).
 set -euo pipefail
 
@@ -32,8 +32,8 @@ while [[ $# -gt 0 ]]; do
       echo "run_demo.sh: it starts its own turbokvd; run the workers yourself to use another" >&2
       exit 2
       ;;
-    --model=* | --prompt=* | --policy=* | --tokens=*) shared_options+=("$1") ;;
-    --model | --prompt | --policy | --tokens)
+    --model=* | --prompt=* | --policy=* | --tokens=* | --transport=*) shared_options+=("$1") ;;
+    --model | --prompt | --policy | --tokens | --transport)
       shared_options+=("${@:1:2}")
       if [[ $# -gt 1 ]]; then shift; fi
       ;;
@@ -56,7 +56,7 @@ trap stop EXIT
 : >"$work_dir/server.log" # exists before the first look at it
 echo "=== turbokvd ==="
 "$bin_dir/turbokvd" --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --memory 256MiB \
-  2>"$work_dir/server.log" &
+  --share-socket "$work_dir/share.sock" 2>"$work_dir/server.log" &
 server_pid=$!
 port=
 for _ in {1..100}; do

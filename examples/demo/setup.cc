@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "client/road.h"
 #include "examples/llama/json_fields.h"
 
 namespace turbokv::examples {
@@ -50,6 +51,9 @@ void AddFlags(CLI::App* app, DemoFlags* flags) {
   app->add_option("--policy", flags->policy, "How K and V are compressed, e.g. k=int5,v=turbo4")
       ->capture_default_str();
   app->add_option("--server", flags->server, "turbokvd's address")->capture_default_str();
+  app->add_option("--transport", flags->transport,
+                  "How K/V and pages travel: auto (the best there is), grpc or shm")
+      ->capture_default_str();
   app->add_option("--tokens", flags->tokens, "Tokens to generate")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -82,7 +86,11 @@ absl::StatusOr<DemoSetup> SetUp(const DemoFlags& flags) {
   TURBOKV_RETURN_IF_ERROR(EncodePrompt(flags, &setup));
   ChannelOptions options;
   options.address = flags.server;
+  TURBOKV_ASSIGN_OR_RETURN(options.transport, ParseTransport(flags.transport));
   TURBOKV_ASSIGN_OR_RETURN(setup.channel, CacheChannel::Connect(options));
+  const RoadReport& roads = setup.channel->roads();
+  std::printf("Bytes travel by %s: %s.\n", std::string(RoadName(roads.taken)).c_str(),
+              roads.why.c_str());
   return setup;
 }
 

@@ -23,7 +23,8 @@ struct DemoFlags {
   std::string prompt = TURBOKV_EXAMPLES_DATA_DIR "/sample.py.txt";  // a file, or the text itself
   std::string policy{kDefaultPolicy};
   std::string server = ChannelOptions().address;
-  int tokens = 128;  // to generate
+  std::string transport = "auto";  // client/road.h
+  int tokens = 128;                // to generate
 };
 
 void AddFlags(CLI::App* app, DemoFlags* flags);

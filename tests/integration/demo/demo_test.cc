@@ -99,6 +99,26 @@ TEST(Demo, DecodesOnWhatPrefillStored) {
   EXPECT_THAT(output.text, HasSubstr("What compression cost"));
 }
 
+// What was generated, without times, which differ.
+std::string GeneratedText(const Output& output) {
+  const size_t begin = output.text.find("--- Generated on compressed K/V");
+  const size_t end = output.text.find("--- What compression cost");
+  EXPECT_NE(begin, std::string::npos) << output.text;
+  EXPECT_NE(end, std::string::npos) << output.text;
+  return begin < end ? output.text.substr(begin, end - begin) : "";
+}
+
+TEST(Demo, EveryRoadGivesTheSameText) {
+  const Output grpc = RunDemo("--transport grpc");
+  const Output shm = RunDemo("--transport=shm");
+  ASSERT_FALSE(ExpectSaneResult(grpc).empty());
+  ASSERT_FALSE(ExpectSaneResult(shm).empty());
+  EXPECT_THAT(grpc.text, HasSubstr("Bytes travel by grpc: asked for"));
+  EXPECT_THAT(shm.text, HasSubstr("Bytes travel by shm: asked for"));
+  EXPECT_NE(GeneratedText(grpc), "");
+  EXPECT_EQ(GeneratedText(grpc), GeneratedText(shm));
+}
+
 TEST(Demo, PolicyChangesTheRatio) {
   const auto compact = ExpectSaneResult(RunDemo("--policy k=turbo4,v=turbo3 --seed 3"));
   ASSERT_FALSE(compact.empty());
@@ -143,6 +163,8 @@ TEST(Demo, SaysWhatIsWrong) {
       {"--policy turbo3_tcq", "turbo3_tcq"},
       {"--prompt ''", "the prompt is empty"},
       {"--model /nowhere", "/nowhere/config.json"},
+      {"--transport pigeon", "'pigeon': expected auto"},
+      {"--transport cuda", "transport cuda is not to be had"},
       {"--tokens 5000", "--tokens 5000 leaves no room"},
   };
   for (const auto& test : cases) {
