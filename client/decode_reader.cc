@@ -80,6 +80,7 @@ class DecodeReader::Impl {
     if (!options.device_uuid.empty()) {
       request.set_memory(v1::MEMORY_KIND_DEVICE);
       request.set_device_uuid(options.device_uuid);
+      request.set_share_session(options.share_session);
     }
 
     const absl::Time called = absl::Now();
@@ -151,7 +152,6 @@ class DecodeReader::Impl {
     request.set_lease_id(match_.lease_id);
     match_ = Match();
     memory_ = nullptr;
-    places_.clear();
     grpc::ClientContext context;
     PrepareCall(*channel_, kLeaseCallTimeout, &context);
     v1::ReleaseResponse response;
@@ -185,9 +185,9 @@ class DecodeReader::Impl {
   absl::StatusOr<SharedFetch> OpenShared(const FetchScope& scope) const {
     if (memory_ == nullptr) return absl::FailedPreconditionError("no memory is shared");
     std::vector<SharedPlace> places(
-        places_.begin() + scope.extent.first_block,
-        places_.begin() + scope.extent.first_block + scope.extent.blocks);
-    if (scope.extent.tail_tokens > 0) places.push_back(places_.back());
+        match_.places.begin() + scope.extent.first_block,
+        match_.places.begin() + scope.extent.first_block + scope.extent.blocks);
+    if (scope.extent.tail_tokens > 0) places.push_back(match_.places.back());
     return SharedFetch::Open(memory_, match_.lease_id, spec_, scope.extent, places);
   }
 
@@ -251,8 +251,8 @@ class DecodeReader::Impl {
     match_.tail_tokens = static_cast<int>(response.tail_tokens());
     match_.lease_id = response.lease_id();
     match_.lease = absl::Milliseconds(response.lease_ms());
-    places_ = PlacesOf(response);
-    memory_ = places_.empty() ? nullptr : std::move(memory);
+    match_.places = PlacesOf(response);
+    memory_ = match_.places.empty() ? nullptr : std::move(memory);
     return match_;
   }
 
@@ -283,7 +283,6 @@ class DecodeReader::Impl {
   const std::shared_ptr<LayerBuffers> buffers_;
   Match match_;
   std::shared_ptr<SharedMemory> memory_;  // null: pages are fetched by gRPC
-  std::vector<SharedPlace> places_;
   absl::Time lease_end_;  // at the earliest
   int64_t fetched_bytes_ = 0;
   Road last_road_ = Road::kGrpc;

@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "client/cache_spec.h"
 #include "client/channel.h"
+#include "client/share/shared_slab.h"
 
 namespace turbokv {
 
@@ -22,6 +23,9 @@ struct LookupOptions {
   absl::Duration lease = absl::ZeroDuration();  // zero: the server's default
   // Set: blocks are moved to the memory of this GPU of the service first, as far as it has room.
   std::string device_uuid;
+  // With device_uuid, a session of the sharing socket (0: none): the match tells where the blocks
+  // lie, and its lease ends with the session. DeviceReader's.
+  uint64_t share_session = 0;
   absl::Duration timeout = absl::Seconds(30);
 };
 
@@ -32,6 +36,8 @@ struct Match {
   int tail_tokens = 0;
   uint64_t lease_id = 0;
   absl::Duration lease;
+  // Of the blocks, then of the tail if it was found; empty where no memory is shared.
+  std::vector<SharedPlace> places;
 };
 
 // One layer as fetched: pages verified by checksum, header and spec.

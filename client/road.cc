@@ -45,7 +45,7 @@ absl::StatusOr<std::optional<Road>> ParseTransport(absl::string_view text) {
 absl::StatusOr<RoadReport> ChooseRoad(const RoadFacts& facts, std::optional<Road> wanted) {
   RoadReport report;
   report.available[static_cast<size_t>(Road::kShm)] = ShmAvailable(facts);
-  report.available[static_cast<size_t>(Road::kCuda)] = DeviceOnly("client/cuda/device_match.h");
+  report.available[static_cast<size_t>(Road::kCuda)] = DeviceOnly("client/device_match.h");
   report.available[static_cast<size_t>(Road::kNccl)] = DeviceOnly("client/nccl/nccl_link.h");
   if (wanted) {
     if (!report.of(*wanted).ok()) {

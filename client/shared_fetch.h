@@ -16,13 +16,6 @@
 
 namespace turbokv {
 
-// Where a block or a tail begins, as the server tells it. Untrusted.
-struct SharedPlace {
-  uint32_t pool = 0;  // 0: host memory
-  uint64_t offset_bytes = 0;
-  uint32_t generation = 0;
-};
-
 // Used by one thread.
 class SharedFetch {
  public:

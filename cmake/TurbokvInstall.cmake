@@ -9,8 +9,8 @@ install(TARGETS turbokv)
 turbokv_library(turbokv_client_package
   DEPS turbokv_client turbokv_cpu turbokv_files turbokv_sequence)
 set_target_properties(turbokv_client_package PROPERTIES EXPORT_NAME client)
-set(installed_parts base turbokv_cache_spec turbokv_client turbokv_cpu turbokv_files
-    turbokv_attention turbokv_format turbokv_identity
+set(installed_parts base turbokv_cache_spec turbokv_client turbokv_cpu turbokv_device_pages
+    turbokv_files turbokv_attention turbokv_format turbokv_identity
                     turbokv_proto turbokv_sequence turbokv_share turbokv_wire)
 set_target_properties(turbokv_client PROPERTIES EXPORT_NAME transport)
 foreach(part ${installed_parts})
@@ -29,8 +29,8 @@ install(EXPORT turbokv NAMESPACE turbokv:: FILE turbokv-targets.cmake
         DESTINATION ${TURBOKV_PACKAGE_DIR} COMPONENT client)
 
 # Headers are included as in the source tree: "client/prefill_writer.h".
-set(public_headers base/*.h client/*.h kernels/*.h kernels/format/*.h kernels/cpu/attention.h
-                   kernels/cpu/codec.h)
+set(public_headers base/*.h client/*.h kernels/*.h kernels/format/*.h client/share/*.h
+                   kernels/cpu/attention.h kernels/cpu/codec.h)
 foreach(pattern ${public_headers})
   get_filename_component(directory ${pattern} DIRECTORY)
   file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${pattern})

@@ -25,6 +25,8 @@ ALLOWED = {
     # Of client/wire, the names of tenants and clients only: no gRPC.
     "client/share": ["base", "client/wire"],
     "client/nccl": ["base", "kernels", "kernels/format", "client", "client/wire", "turbokv/v1"],
+    # No gRPC.
+    "client/cuda": ["base", "kernels", "kernels/format", "kernels/cuda", "client", "client/share"],
     "client/cli": ["base", "kernels", "kernels/format", "kernels/cpu", "client", "client/nccl"],
     "server/config": ["base"],
     "server/telemetry": ["base", "kernels", "kernels/format", "server/index"],

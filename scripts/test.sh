@@ -38,7 +38,7 @@ run_preset() {  # run_preset PRESET [ctest arguments...]
 # The CUDA preset builds only where there is nvcc; its GPU tests skip themselves, with the reason,
 # where there is no GPU.
 run_cuda() {
-  scripts/build.sh cuda cuda_kernels_test cuda_device_test cuda_bench
+  scripts/build.sh cuda cuda_kernels_test cuda_device_test cuda_in_place_test cuda_bench
   [[ -x build/cuda/bin/cuda_kernels_test ]] || return 0
   step "Testing preset cuda"
   ctest --test-dir build/cuda --output-on-failure --no-tests=error -R '^cuda_'

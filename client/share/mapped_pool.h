@@ -32,6 +32,7 @@ class MappedPool {
                                                             const SlabGeometry& geometry,
                                                             std::unique_ptr<SlabImporter> importer);
 
+  uint32_t pool() const { return pool_; }
   const SlabGeometry& geometry() const { return geometry_; }
   const uint8_t* base() const { return importer_->base(); }
 

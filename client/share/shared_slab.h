@@ -39,4 +39,11 @@ struct PlacedSlab {
   uint64_t generation = 0;
 };
 
+// Where a block or a tail begins in the server's memory, as it tells it. Untrusted.
+struct SharedPlace {
+  uint32_t pool = 0;  // 0: host memory
+  uint64_t offset_bytes = 0;
+  uint32_t generation = 0;  // of the slab there
+};
+
 }  // namespace turbokv

@@ -2,25 +2,12 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/status_macros.h"
+#include "kernels/cuda/device_uuid.h"
 #include "kernels/cuda/encode/seal_kernel.h"
 #include "kernels/cuda/status.h"
 
 namespace turbokv {
-namespace {
-
-// As nvidia-smi writes it.
-std::string FormatUuid(const cudaUUID_t& uuid) {
-  std::string text = "GPU-";
-  for (int i = 0; i < 16; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    absl::StrAppendFormat(&text, "%02x", static_cast<unsigned char>(uuid.bytes[i]));
-  }
-  return text;
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaContext>> CudaContext::Open(int index) {
   auto context = absl::WrapUnique(new CudaContext(index));
@@ -36,7 +23,7 @@ absl::Status CudaContext::Start() {
   cudaDeviceProp properties;
   TURBOKV_RETURN_IF_ERROR(cuda::ToStatus(cudaGetDeviceProperties(&properties, info_.index), gpu));
   info_.name = properties.name;
-  info_.uuid = FormatUuid(properties.uuid);
+  info_.uuid = cuda::FormatUuid(properties.uuid);
   TURBOKV_RETURN_IF_ERROR(
       cuda::ToStatus(cudaMemGetInfo(&info_.free_bytes, &info_.total_bytes), gpu));
   cudaFuncAttributes attributes;

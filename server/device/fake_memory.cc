@@ -21,9 +21,13 @@ absl::Status SystemError(absl::string_view what) {
 }
 
 absl::StatusOr<int> MakeFile(size_t bytes) {
-  const int file = memfd_create("turbokv-fake-device", MFD_CLOEXEC);
+  const int file = memfd_create("turbokv-fake-device", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (file < 0) return SystemError("memfd_create");
-  if (ftruncate(file, static_cast<off_t>(bytes)) == 0) return file;
+  // Whoever maps it insists that its size cannot change.
+  if (ftruncate(file, static_cast<off_t>(bytes)) == 0 &&
+      fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == 0) {
+    return file;
+  }
   const absl::Status status = SystemError(absl::StrCat("memfd of ", bytes, " bytes"));
   close(file);
   return status;
