@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -295,6 +296,30 @@ TEST_F(DeviceSharingTest, ASlabOfAnotherTenantIsOtherMemory) {
   ASSERT_OK(StorePrompt(channel_, spec_, again));
   ASSERT_OK(reader.Lookup(again.token_ids(), {}));
   ExpectReference(&reader, again, 7);
+}
+
+TEST_F(DeviceSharingTest, ReadersShareOneMemoryWhileOthersStore) {
+  Start();
+  memory_ = Open(*channel_).value();
+  std::vector<Prompt> prompts;
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    prompts.emplace_back(raw_spec_, 700, seed);
+    ASSERT_OK(StorePrompt(channel_, spec_, prompts.back()));
+  }
+  std::vector<std::thread> threads;
+  for (const Prompt& prompt : prompts) {
+    threads.emplace_back([&] {
+      DeviceReader reader(channel_, spec_, memory_, ReadMapped);
+      for (int round = 0; round < 5; ++round) {
+        ASSERT_OK(reader.Lookup(prompt.token_ids(), {}));
+        ExpectReference(&reader, prompt, 5);
+      }
+    });
+  }
+  for (uint32_t seed = 5; seed <= 12; ++seed) {
+    ExpectOk(StorePrompt(channel_, spec_, Prompt(raw_spec_, 700, seed)).status());
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(DeviceSharingTest, WrongDevicesAndServersThatShareNothingAreNamed) {
