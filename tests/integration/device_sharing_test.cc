@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -279,22 +280,54 @@ TEST_F(DeviceSharingTest, ASlabOfAnotherTenantIsOtherMemory) {
   const Prompt prompt(raw_spec_, 1000, 1);
   ASSERT_OK(StorePrompt(channel_, spec_, prompt));
   DeviceReader reader = NewReader();
-  ASSERT_OK(reader.Lookup(prompt.token_ids(), {}));
+  const auto match = reader.Lookup(prompt.token_ids(), {});
+  ASSERT_OK(match);
   const auto layer = reader.Layer(0);
   ASSERT_OK(layer);
   const uint8_t* const page = layer->device_base + layer->page_ids[0] * layer->stride_bytes;
   std::vector<uint8_t> before(page, page + 4096);
-  ExpectOk(reader.Release());
+  ASSERT_OK(server_->cache().Release({}, match->lease_id));  // as if it had expired
 
   const auto others = ConnectTo(*server_, "other");
   for (uint32_t seed = 2; seed <= 12; ++seed) {
     ASSERT_OK(StorePrompt(others, spec_, Prompt(raw_spec_, 1000, seed)));
   }
   EXPECT_TRUE(std::equal(before.begin(), before.end(), page));
-  const Prompt again(raw_spec_, 1000, 13);
-  ASSERT_OK(StorePrompt(channel_, spec_, again));
-  ASSERT_OK(reader.Lookup(again.token_ids(), {}));
-  ExpectReference(&reader, again, 7);
+  // Another reader of this process maps what the slabs are now: the first one is told.
+  absl::Status unchanged;
+  for (uint32_t seed = 13; seed <= 24 && unchanged.ok(); ++seed) {
+    const Prompt again(raw_spec_, 1000, seed);
+    ASSERT_OK(StorePrompt(channel_, spec_, again));
+    DeviceReader another = NewReader();
+    ASSERT_OK(another.Lookup(again.token_ids(), {}));
+    ExpectReference(&another, again, 7);
+    unchanged = reader.CheckUnchanged(0);
+  }
+  EXPECT_THAT(unchanged, StatusIs(absl::StatusCode::kDataLoss, HasSubstr("the lease has ended")));
+}
+
+TEST_F(DeviceSharingTest, ReadersShareOneMemoryWhileOthersStore) {
+  Start();
+  memory_ = Open(*channel_).value();
+  std::vector<Prompt> prompts;
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    prompts.emplace_back(raw_spec_, 700, seed);
+    ASSERT_OK(StorePrompt(channel_, spec_, prompts.back()));
+  }
+  std::vector<std::thread> threads;
+  for (const Prompt& prompt : prompts) {
+    threads.emplace_back([&] {
+      DeviceReader reader(channel_, spec_, memory_, ReadMapped);
+      for (int round = 0; round < 5; ++round) {
+        ASSERT_OK(reader.Lookup(prompt.token_ids(), {}));
+        ExpectReference(&reader, prompt, 5);
+      }
+    });
+  }
+  for (uint32_t seed = 5; seed <= 12; ++seed) {
+    ExpectOk(StorePrompt(channel_, spec_, Prompt(raw_spec_, 700, seed)).status());
+  }
+  for (std::thread& thread : threads) thread.join();
 }
 
 TEST_F(DeviceSharingTest, WrongDevicesAndServersThatShareNothingAreNamed) {
