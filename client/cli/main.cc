@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <string>
 
+#include "base/logging.h"
 #include "client/cli/command.h"
 
 namespace turbokv::cli {
@@ -75,6 +76,8 @@ int Main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return ReportUsage(app, error);
   }
+  // Commands tell the road themselves; of the library's lines, warnings are enough.
+  SetLogLevel("warning").IgnoreError();
   if (const absl::Status status = action(); !status.ok()) {
     return ReportError(app.get_subcommands().front()->get_name(), status);
   }
