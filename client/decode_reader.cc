@@ -283,7 +283,7 @@ class DecodeReader::Impl {
   const std::shared_ptr<LayerBuffers> buffers_;
   Match match_;
   std::shared_ptr<SharedMemory> memory_;  // null: pages are fetched by gRPC
-  absl::Time lease_end_;  // at the earliest
+  absl::Time lease_end_;                  // at the earliest
   int64_t fetched_bytes_ = 0;
   Road last_road_ = Road::kGrpc;
 };
