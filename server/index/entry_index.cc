@@ -249,7 +249,7 @@ void EntryIndex::FillUsage(CacheUsage* usage) const {
     usage->reserved_bytes += pool.reserved_bytes;
     usage->blocks += pool.blocks;
     usage->index_bytes += slabs.bookkeeping_bytes();
-    usage->pools.push_back(std::move(pool));
+    usage->pools.push_back(pool);
   }
   usage->tails = tails_;
   usage->leased_blocks = pinned_blocks_;

@@ -70,7 +70,7 @@ void DevicePageIo::Upload(StagingRing::Slot slot, size_t bytes, uint8_t* device,
   auto held = std::make_shared<StagingRing::Slot>(std::move(slot));
   const absl::Status enqueued = WithStream([&](DeviceStream* stream) {
     const absl::Status status = stream->CopyToDevice(device, held->data(), bytes);
-    stream->Notify([held, completion, status](absl::Status done) {
+    stream->Notify([held, completion, status](const absl::Status& done) {
       held->reset();
       completion->End(1, status.ok() ? done : status);
     });
