@@ -49,7 +49,7 @@ if ! $quick; then
   run_cuda
   scripts/lint.sh
   run_preset asan --label-exclude 'slow|bench'
-  run_preset tsan --label-exclude 'slow|bench' --exclude-regex demo_test  # one thread's arithmetic
+  run_preset tsan --label-exclude 'slow|bench' --exclude-regex 'demo_test|reference_test|example_llama_test'  # one thread's arithmetic
   scripts/fuzz.sh 20
 fi
 step "All tests passed"
