@@ -189,14 +189,8 @@ class PrefillWriter::Impl {
     call_.reset();  // a call that failed keeps the message it could not send
     loan_.WaitForReturn();
     if (!response.ok()) return response.status();
-    StoreResult result;
-    result.stored_blocks = response->stored_blocks();
-    result.present_blocks = response->present_blocks();
-    result.stored_tail = response->stored_tail();
-    result.raw_bytes = response->raw_bytes();
-    result.kept_bytes = response->kept_bytes();
+    StoreResult result = ToStoreResult(*response);
     result.sent_bytes = sent_bytes_;
-    result.encode_time = absl::Microseconds(response->encode_us());
     result.road = staging_ != nullptr ? Road::kShm : Road::kGrpc;
     return result;
   }

@@ -120,14 +120,8 @@ class NcclPrefill::Impl {
       return response.status();
     }
     TURBOKV_RETURN_IF_ERROR(sends_.Wait());
-    StoreResult result;
-    result.stored_blocks = response->stored_blocks();
-    result.present_blocks = response->present_blocks();
-    result.stored_tail = response->stored_tail();
-    result.raw_bytes = response->raw_bytes();
-    result.kept_bytes = response->kept_bytes();
+    StoreResult result = ToStoreResult(*response);
     result.sent_bytes = sent_bytes_;
-    result.encode_time = absl::Microseconds(response->encode_us());
     return result;
   }
 

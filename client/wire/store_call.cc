@@ -22,6 +22,17 @@ StoreCall::StoreCall(std::shared_ptr<CacheChannel> channel, absl::Duration timeo
   thread_ = std::thread([this] { Poll(); });
 }
 
+StoreResult ToStoreResult(const v1::StoreResponse& response) {
+  StoreResult result;
+  result.stored_blocks = response.stored_blocks();
+  result.present_blocks = response.present_blocks();
+  result.stored_tail = response.stored_tail();
+  result.raw_bytes = response.raw_bytes();
+  result.kept_bytes = response.kept_bytes();
+  result.encode_time = absl::Microseconds(response.encode_us());
+  return result;
+}
+
 StoreCall::~StoreCall() {
   context_.TryCancel();  // of no effect on a call that has ended
   thread_.join();

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "base/mutex.h"
 #include "client/channel.h"
+#include "client/prefill_writer.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -17,6 +18,9 @@
 #include "turbokv/v1/cache.pb.h"
 
 namespace turbokv {
+
+// What the server's answer says; the client's own fields are left as they are by default.
+StoreResult ToStoreResult(const v1::StoreResponse& response);
 
 // A thread of its own moves the bytes, so that they flow while the caller computes. (gRPC's
 // callback API would start threads that stay, and that take the polling from every fetch of the

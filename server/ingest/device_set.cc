@@ -3,15 +3,18 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/hash/hash.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/logging.h"
 #include "base/status_macros.h"
 #include "server/pool/slab_pool.h"
 
 namespace turbokv {
 namespace {
+
+// A GPU that frees no staging slot for so long hangs.
+constexpr absl::Duration kSlotTimeout = absl::Seconds(60);
 
 constexpr size_t RoundDown(size_t bytes, size_t multiple) { return bytes / multiple * multiple; }
 
@@ -38,6 +41,10 @@ absl::Status At(const DeviceInfo& info, const absl::Status& status) {
 }
 
 }  // namespace
+
+absl::StatusOr<StagingRing::Slot> PoolDevice::AcquireSlot() const {
+  return ring->Acquire(absl::Now() + kSlotTimeout, {});
+}
 
 absl::StatusOr<std::unique_ptr<DeviceSet>> DeviceSet::Create(
     std::vector<std::unique_ptr<Device>> devices, const DeviceSetOptions& options) {
@@ -102,10 +109,6 @@ absl::Status DeviceSet::CheckSpec(const PoolDevice& device, const ResolvedSpec& 
                                                  device.ring->slot_bytes()));
   }
   return absl::OkStatus();
-}
-
-absl::Status DeviceSet::CheckSpec(const ResolvedSpec& spec) const {
-  return devices_.empty() ? absl::OkStatus() : CheckSpec(*devices_.front(), spec);
 }
 
 PoolId DeviceSet::PlacementOf(const ResolvedSpec& spec) const {

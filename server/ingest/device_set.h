@@ -38,6 +38,9 @@ struct PoolDevice {
   std::unique_ptr<StagingRing> ring;
   std::unique_ptr<DeviceEncoder> encoder;
   std::unique_ptr<DevicePageIo> io;
+
+  // Waits while others have all slots. DEADLINE_EXCEEDED: for so long that the device must hang.
+  absl::StatusOr<StagingRing::Slot> AcquireSlot() const;
 };
 
 // Threads: any, but for TakePools. Outlives the cache that has its pools.
@@ -57,8 +60,6 @@ class DeviceSet final : public ExtentCopier {
   absl::Status CheckSpec(PoolId pool, const ResolvedSpec& spec) const {
     return CheckSpec(*devices_[pool - 1], spec);
   }
-  // Why not, for a log line: OK, or what the first device lacks.
-  absl::Status CheckSpec(const ResolvedSpec& spec) const;
 
   std::optional<PoolId> PoolOf(absl::string_view device_uuid) const;
   // Null: host memory. Precondition: pool <= size().

@@ -5,18 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "kernels/format/page_header.h"
 
 namespace turbokv {
-namespace {
-
-// A GPU that frees no staging slot for so long hangs.
-constexpr absl::Duration kSlotTimeout = absl::Seconds(60);
-
-}  // namespace
-
 PageSink::PageSink(const StoreTarget* target)
     : target_(*target), order_(target->plan.spec->spec.layers, "bytes of pages") {}
 
@@ -68,7 +60,7 @@ absl::Status PageSink::Finish() {
 absl::StatusOr<uint8_t*> PageSink::PageBuffer(int64_t block) {
   if (target_.device == nullptr) return target_.blocks[block].page(order_.layer()).data();
   if (!slot_) {
-    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->ring->Acquire(absl::Now() + kSlotTimeout, {}));
+    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->AcquireSlot());
   }
   return slot_.data();
 }

@@ -12,9 +12,6 @@
 namespace turbokv {
 namespace {
 
-// A GPU that frees no staging slot for so long hangs.
-constexpr absl::Duration kSlotTimeout = absl::Seconds(60);
-
 // Copies the first `first_bytes` of `pieces` to `first`, the rest to `second`.
 void SplitPieces(absl::Span<const absl::Span<const uint8_t>> pieces, size_t first_bytes,
                  uint8_t* first, uint8_t* second) {
@@ -115,7 +112,7 @@ bool RawSink::OnDevice(const PageRange& page) const {
 absl::StatusOr<uint8_t*> RawSink::PageBuffer(const PageRange& page) {
   if (!OnDevice(page)) return staging_.data();
   if (!slot_) {
-    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->ring->Acquire(absl::Now() + kSlotTimeout, {}));
+    TURBOKV_ASSIGN_OR_RETURN(slot_, target_.device->AcquireSlot());
   }
   return slot_.data();
 }
